@@ -1,0 +1,137 @@
+"""One request to a model: what is asked, what comes back, and the two seams around it.
+
+`Endpoint` is the transport (an HTTP client, or the scripted teacher in tests): one request in, one
+completion out. `Teacher` is what a generator sees: chat, with everything else taken care of.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, Self
+
+import orjson
+
+from synth.core.errors import InferenceError
+from synth.core.fingerprint import FINGERPRINT_VERSION, canonical_json
+from synth.core.records import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Sampling parameters in the field's terms.
+
+    `max_tokens` bounds the completion. `seed` None leaves it to the runtime, which derives one from the
+    run's seed and the call, so that equal calls in other runs differ and the same run repeats.
+    """
+
+    temperature: float = 0.7
+    top_p: float = 0.95
+    max_tokens: int = 512
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A request as it goes over the wire, apart from the model's name.
+
+    `schema` is a JSON Schema that the reply has to follow; `index` tells apart calls that are otherwise
+    equal (a generator that asks the same thing twice wants two answers).
+    """
+
+    messages: tuple[Message, ...]
+    sampling: Sampling = Sampling()
+    schema: Mapping[str, Any] | None = None
+    index: int = 0
+
+    def key(self, model: str, revision: str = "") -> str:
+        """Return the content key: equal for equal model, revision, messages, sampling, schema and index."""
+        content = {
+            "version": FINGERPRINT_VERSION,
+            "model": model,
+            "revision": revision,
+            "messages": [m.to_json() for m in self.messages],
+            "sampling": asdict(self.sampling),
+            "schema": self.schema,
+            "index": self.index,
+        }
+        return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A model's reply. `finish_reason` is "stop", or "length" where `max_tokens` cut it off."""
+
+    text: str
+    finish_reason: str = "stop"
+    usage: Usage = Usage()
+    key: str = ""
+
+    def json(self) -> Any:  # noqa: ANN401  (whatever JSON the schema asked for)
+        """Return the reply parsed as JSON.
+
+        Raises:
+            InferenceError: the reply was cut off or is not JSON; the error quotes how it begins.
+        """
+        if self.finish_reason == "length":
+            raise InferenceError("the reply was cut off at max_tokens", fix="raise max_tokens")
+        try:
+            return orjson.loads(self.text)
+        except orjson.JSONDecodeError as error:
+            raise InferenceError(f"the reply is not JSON: {self.text[:80]!r}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the response part of a journal line."""
+        return {"text": self.text, "finish_reason": self.finish_reason, "usage": asdict(self.usage)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], key: str) -> Self:
+        """Build a completion from the response part of a journal line."""
+        return cls(data["text"], data["finish_reason"], Usage(**data["usage"]), key)
+
+
+class Endpoint(Protocol):
+    """Something that answers requests: `model` and `revision` say what answers."""
+
+    @property
+    def model(self) -> str:
+        """The name that stands in content keys and provenance; the same weights have the same name."""
+        ...
+
+    @property
+    def revision(self) -> str:
+        """A revision of the weights, or an empty string."""
+        ...
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Answer one request.
+
+        Raises:
+            InferenceError: no answer came, after all retries.
+        """
+        ...
+
+
+class Teacher(Protocol):
+    """What a generator sees of the model: one method."""
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        schema: Mapping[str, Any] | None = None,
+        sampling: Sampling | None = None,
+    ) -> Completion:
+        """Ask the model; an answered call is never paid for again.
+
+        Raises:
+            InferenceError: no answer came, after all retries.
+        """
+        ...

@@ -1,0 +1,265 @@
+"""The values that flow through a run: document, passage, record.
+
+All are frozen; a stage that changes one makes a new one. `to_json` and `from_json` are the file
+format (schemas/record.schema.json), and reading what was written gives the same value back.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from synth.core.fingerprint import canonical_json
+
+
+def content_id(*parts: object) -> str:
+    """Return a 16-digit hexadecimal id that depends on the content alone."""
+    return hashlib.sha256(canonical_json(list(parts))).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation, as chat endpoints and TRL have it."""
+
+    role: str
+    content: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return the turn as `{"role", "content"}`."""
+        return {"role": self.role, "content": self.content}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Build the turn from `{"role", "content"}`."""
+        return cls(data["role"], data["content"])
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A user's document as text (Markdown where the source had structure).
+
+    `id` is the path below the folder that the user named, with `/` between parts.
+    """
+
+    id: str
+    text: str
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A chunk of a document: `document.text[start:end] == text` (offsets in characters)."""
+
+    document_id: str
+    text: str
+    start: int
+    end: int
+    headings: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """An id from the content: the same text at the same place has the same id."""
+        return content_id(self.document_id, self.start, self.end, self.text)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of passages.jsonl."""
+        return {
+            "id": self.id,
+            "document_id": self.document_id,
+            "text": self.text,
+            "start": self.start,
+            "end": self.end,
+            "headings": list(self.headings),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Build a passage from a line of passages.jsonl."""
+        return cls(
+            data["document_id"], data["text"], data["start"], data["end"], tuple(data.get("headings", ()))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A quotation from the context: `context[start:end] == text` when it was found there.
+
+    A quotation that is not in the context has `start == end == -1`.
+    """
+
+    text: str
+    start: int = -1
+    end: int = -1
+
+    @classmethod
+    def locate(cls, text: str, context: str) -> Self:
+        """Find `text` in `context`; offsets stay -1 where it is not there verbatim."""
+        start = context.find(text) if text else -1
+        return cls(text, start, start + len(text)) if start >= 0 else cls(text)
+
+    @property
+    def found(self) -> bool:
+        """Whether the quotation stands in the context, character for character."""
+        return self.start >= 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Keep, or reject with every reason (not only the first)."""
+
+    keep: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a record came from: enough to find the call that wrote it and what that cost (in tokens)."""
+
+    teacher: str
+    prompt_sha256: str
+    call_keys: tuple[str, ...] = ()
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A generated pair with its scores and its decision.
+
+    `prompt` ends with a user turn, `completion` holds the assistant's; `context` is the text that the
+    teacher saw. A score is None where its scorer does not apply; `decision` is None before the filter ran.
+    """
+
+    id: str
+    prompt: tuple[Message, ...]
+    completion: tuple[Message, ...]
+    context: str
+    document_id: str
+    passage_id: str
+    generator: str
+    kind: str = "qa"
+    evidence: Evidence | None = None
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    decision: Decision | None = None
+    provenance: Provenance = Provenance("", "")
+
+    @property
+    def question(self) -> str:
+        """The last user turn."""
+        return next((m.content for m in reversed(self.prompt) if m.role == "user"), "")
+
+    @property
+    def answer(self) -> str:
+        """The last assistant turn."""
+        return self.completion[-1].content if self.completion else ""
+
+    @classmethod
+    def create(
+        cls,
+        passage: Passage,
+        question: str,
+        answer: str,
+        *,
+        generator: str,
+        kind: str = "qa",
+        evidence: str | None = None,
+        prompt: Sequence[Message] | None = None,
+        provenance: Provenance | None = None,
+    ) -> Self:
+        """Make a record about `passage`, undecided, with an id from its content.
+
+        Args:
+            passage: what the teacher read.
+            question: the user's turn. A longer `prompt` replaces it.
+            answer: the assistant's turn.
+            generator: the name of the generator.
+            kind: a word for the kind of record, such as "qa".
+            evidence: a quotation from the passage that supports the answer.
+            prompt: earlier turns and the last user turn, for conversations.
+            provenance: the teacher's calls; the runtime fills it in where a generator leaves it out.
+        """
+        source = provenance or Provenance("", "")
+        turns = tuple(prompt) if prompt is not None else (Message("user", question),)
+        completion = (Message("assistant", answer),)
+        return cls(
+            id=content_id(
+                generator,
+                passage.id,
+                [m.to_json() for m in turns],
+                [m.to_json() for m in completion],
+                list(source.call_keys),
+            ),
+            prompt=turns,
+            completion=completion,
+            context=passage.text,
+            document_id=passage.document_id,
+            passage_id=passage.id,
+            generator=generator,
+            kind=kind,
+            evidence=None if evidence is None else Evidence.locate(evidence, passage.text),
+            provenance=source,
+        )
+
+    def with_scores(self, scores: Mapping[str, float | None]) -> "Record":
+        """Return the record with these scores beside those it has."""
+        return replace(self, scores={**self.scores, **scores})
+
+    def decided(self, decision: Decision) -> "Record":
+        """Return the record with this decision."""
+        return replace(self, decision=decision)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of records.jsonl (schemas/record.schema.json)."""
+        return {
+            "id": self.id,
+            "prompt": [m.to_json() for m in self.prompt],
+            "completion": [m.to_json() for m in self.completion],
+            "context": self.context,
+            "kind": self.kind,
+            "document_id": self.document_id,
+            "passage_id": self.passage_id,
+            "generator": self.generator,
+            "evidence": None
+            if self.evidence is None
+            else {"text": self.evidence.text, "start": self.evidence.start, "end": self.evidence.end},
+            "scores": dict(self.scores),
+            "decision": None
+            if self.decision is None
+            else {"keep": self.decision.keep, "reasons": list(self.decision.reasons)},
+            "provenance": {
+                "teacher": self.provenance.teacher,
+                "prompt_sha256": self.provenance.prompt_sha256,
+                "call_keys": list(self.provenance.call_keys),
+                "usage": {
+                    "prompt_tokens": self.provenance.prompt_tokens,
+                    "completion_tokens": self.provenance.completion_tokens,
+                },
+            },
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Build a record from a line of records.jsonl that its schema accepts."""
+        evidence, decision, source = data.get("evidence"), data.get("decision"), data["provenance"]
+        return cls(
+            id=data["id"],
+            prompt=tuple(Message.from_json(m) for m in data["prompt"]),
+            completion=tuple(Message.from_json(m) for m in data["completion"]),
+            context=data["context"],
+            document_id=data["document_id"],
+            passage_id=data["passage_id"],
+            generator=data["generator"],
+            kind=data["kind"],
+            evidence=None
+            if evidence is None
+            else Evidence(evidence["text"], evidence["start"], evidence["end"]),
+            scores=dict(data["scores"]),
+            decision=None if decision is None else Decision(decision["keep"], tuple(decision["reasons"])),
+            provenance=Provenance(
+                teacher=source["teacher"],
+                prompt_sha256=source["prompt_sha256"],
+                call_keys=tuple(source["call_keys"]),
+                prompt_tokens=source["usage"]["prompt_tokens"],
+                completion_tokens=source["usage"]["completion_tokens"],
+            ),
+        )

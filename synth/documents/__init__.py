@@ -1,0 +1,1 @@
+"""From files to passages: readers make documents, the splitter cuts them into passages."""

@@ -1,0 +1,1 @@
+"""Generators write records about a passage. One file each; `base` has the protocol."""

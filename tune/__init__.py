@@ -1,0 +1,1 @@
+"""A dataset in, a tuned student and a verdict out. Imports TRL, PEFT and torch only where it trains."""
