@@ -6,7 +6,7 @@ used: running again after a kill replays the journal and asks only for what is m
 """
 
 import asyncio
-import contextlib
+import hashlib
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -18,9 +18,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from synth.core.calls import Endpoint, Sampling
-from synth.core.errors import InferenceError, RunError
+from synth.core.errors import InferenceError, Interrupted, RunError
+from synth.core.fingerprint import canonical_json
 from synth.core.jsonl import FileDigest, read_lines, write_jsonl
-from synth.core.records import Document, Passage, Provenance, Record, content_id
+from synth.core.records import Passage, Provenance, Record, content_id
 from synth.core.runs import Run, StageEntry
 from synth.documents.readers import Quarantined, read_documents
 from synth.documents.splitter import split_document
@@ -112,23 +113,23 @@ async def generate(
         teacher_revision: a revision of the teacher's weights, where known.
         max_in_flight: how many units are in work at once.
         accept: counts what the filter would keep; needed where `config.num_records` is set.
-        stop: when it is set, no new unit is begun, those in work are finished, and RunError is raised.
+        stop: when it is set, no new unit is begun, those in work are finished, and Interrupted is raised.
         on_progress: called after each unit.
 
     Raises:
         ConfigError: a source or a generator does not exist; nothing was asked.
         RunError: no document gave a passage, no call gave a record, or fewer than `num_records` were accepted.
         InferenceError: the teacher is gone.
+        Interrupted: `stop` was set; all answered calls are in the journal.
     """
     began = time.monotonic()
     generators = [find_generator(spec) for spec in config.generator]
-    bad_documents: list[dict[str, Any]] = []
-    counts = {"documents": 0, "passages": 0}
-    digest = write_jsonl(run.passages_path, _passages(documents, config, bad_documents, counts))
-    if not counts["passages"]:
-        reasons = f"; the first reason: {bad_documents[0]['reason']}" if bad_documents else ""
+    read = _Documents(documents, config.passage_chars)
+    digest = write_jsonl(run.passages_path, read.passages())
+    if not digest.rows:
+        reasons = f"; the first reason: {read.bad[0]['reason']}" if read.bad else ""
         raise RunError(
-            f"no document gave a passage ({len(bad_documents)} could not be read{reasons})",
+            f"no document gave a passage ({len(read.bad)} could not be read{reasons})",
             where=", ".join(map(str, documents)),
             fix="name a folder that holds .md, .txt, .html or .jsonl files",
         )
@@ -137,14 +138,16 @@ async def generate(
         "teacher": teacher_name,
         "teacher_revision": teacher_revision,
     }
-    inputs = {"passages.jsonl": digest, **_documents_digest(bad_documents)}
+    inputs = {"documents": read.digest()}
     if run.is_current(STAGE, settings, inputs) and run.records_path.is_file():
         return _summary(run.stages()[STAGE], current=True)
     run.start_stage(STAGE)
 
     passages = [Passage.from_json(row) for _, row in read_lines(run.passages_path)]
     async with Journal(run.journal_path) as journal, teacher as endpoint:
-        work = _Work(endpoint, journal, config, generators, max_in_flight, stop or asyncio.Event(), on_progress)
+        work = _Work(
+            endpoint, journal, config, generators, max_in_flight, stop or asyncio.Event(), on_progress
+        )
         already = len(journal)
         if config.num_records is None:
             results = [unit async for unit in work.round(passages, 0)]
@@ -154,7 +157,7 @@ async def generate(
         calls = len(journal) - already
 
     records = list(_distinct(record for result in results for record in result.records))
-    refused = [*bad_documents, *(line for result in results for line in result.quarantine)]
+    refused = [*read.bad, *(line for result in results for line in result.quarantine)]
     quarantine_digest = write_jsonl(run.quarantine_path, refused)
     write_jsonl(run.records_path, (record.to_json() for record in records))
     if not records:
@@ -168,7 +171,8 @@ async def generate(
         inputs=inputs,
         outputs={"passages.jsonl": digest, "quarantine.jsonl": quarantine_digest},
         counts={
-            **counts,
+            "documents": read.documents,
+            "passages": digest.rows,
             "records": len(records),
             "quarantined": len(refused),
             "calls": calls,
@@ -223,7 +227,7 @@ class _Work:
         pending = iter(units)
         try:
             while True:
-                while len(window) < self.max_in_flight and not self.stop.is_set():
+                while len(window) < 2 * self.max_in_flight and not self.stop.is_set():
                     unit = next(pending, None)
                     if unit is None:
                         break
@@ -240,7 +244,7 @@ class _Work:
                 task.cancel()
             await asyncio.gather(*window, return_exceptions=True)
         if done < len(units):
-            raise RunError(
+            raise Interrupted(
                 f"stopped after {done} of {len(units)} units of work",
                 fix="run the same command again: answered calls come from the journal",
             )
@@ -345,33 +349,38 @@ def _distinct(records: Iterable[Record]) -> Iterator[Record]:
         yield replace(record, id=content_id(record.id, times)) if times else record
 
 
-def _passages(
-    sources: Sequence[Path], config: GenerateConfig, bad: list[dict[str, Any]], counts: dict[str, int]
-) -> Iterator[dict[str, Any]]:
-    for item in read_documents(sources):
-        if isinstance(item, Quarantined):
-            bad.append(item.to_json())
-            continue
-        counts["documents"] += 1
-        found = 0
-        for passage in split_document(item, max_chars=config.passage_chars):
-            found += 1
-            yield passage.to_json()
-        counts["passages"] += found
-        if not found:
-            bad.append(_no_text(item).to_json())
+class _Documents:
+    """Reads the sources once, as passages; keeps what could not be read and a digest of it all."""
 
+    def __init__(self, sources: Sequence[Path], passage_chars: int) -> None:
+        self.sources, self.passage_chars = sources, passage_chars
+        self.documents = 0
+        self.bad: list[dict[str, Any]] = []
+        self._sha256 = hashlib.sha256()
 
-def _no_text(document: Document) -> Quarantined:
-    return Quarantined(document.id, "the document has headings but no sentence")
+    def passages(self) -> Iterator[dict[str, Any]]:
+        """Yield the lines of passages.jsonl."""
+        for item in read_documents(self.sources):
+            if isinstance(item, Quarantined):
+                self._refuse(item)
+                continue
+            self.documents += 1
+            self._sha256.update(canonical_json([item.id, item.text]))
+            found = False
+            for passage in split_document(item, max_chars=self.passage_chars):
+                found = True
+                yield passage.to_json()
+            if not found:
+                self._refuse(Quarantined(item.id, "the document has no sentence"))
 
+    def digest(self) -> FileDigest:
+        """Return the digest of every document, read or refused, and their number."""
+        return FileDigest(self._sha256.hexdigest(), self.documents)
 
-def _documents_digest(bad: Sequence[dict[str, Any]]) -> dict[str, FileDigest]:
-    """Let a change in what could not be read count as a change of the input."""
-    return {"quarantined documents": FileDigest(content_id(list(bad)).ljust(64, "0"), len(bad))} if bad else {}
+    def _refuse(self, item: Quarantined) -> None:
+        self.bad.append(item.to_json())
+        self._sha256.update(canonical_json(self.bad[-1]))
 
 
 def _summary(entry: StageEntry, *, current: bool = False) -> GenerateSummary:
-    with contextlib.suppress(KeyError):
-        return GenerateSummary(**entry.counts, **entry.usage, seconds=entry.seconds, current=current)
-    raise RunError("the entry 'generate' lacks counts", fix="use the version of synth that wrote it")
+    return GenerateSummary(**entry.counts, **entry.usage, seconds=entry.seconds, current=current)

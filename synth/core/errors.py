@@ -55,6 +55,12 @@ class RunError(SynthError):
     """A run directory is missing, locked, full or inconsistent."""
 
 
+class Interrupted(RunError):
+    """The user stopped a stage before its end; what was answered is kept."""
+
+    exit_code = 130
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the fix for an unknown name: its near matches, or else all the known ones."""
     names = sorted(known)

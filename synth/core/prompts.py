@@ -6,7 +6,6 @@ passage's text are data: they are never rendered as templates themselves.
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -47,7 +46,9 @@ class PromptTemplate:
             return _ENVIRONMENT.from_string(self.body).render(**values).strip()
         except UndefinedError as error:
             raise ConfigError(
-                f"{error.message}", where=f"prompts/{self.name}", fix=f"values given: {', '.join(sorted(values))}"
+                f"{error.message}",
+                where=f"prompts/{self.name}",
+                fix=f"values given: {', '.join(sorted(values))}",
             ) from error
         except TemplateError as error:
             raise ConfigError(f"not a valid template ({error})", where=f"prompts/{self.name}") from error
@@ -71,7 +72,7 @@ def read_template(path: Path) -> PromptTemplate:
         ConfigError: the front matter is not YAML, or has a key that means nothing.
     """
     text = path.read_text(encoding="utf-8")
-    front: Mapping[str, Any] = {}
+    front: Any = {}
     body = text
     if text.startswith("---\n"):
         head, closed, body = text[4:].partition("\n---\n")
@@ -80,7 +81,9 @@ def read_template(path: Path) -> PromptTemplate:
         except yaml.YAMLError as error:
             raise ConfigError(f"front matter is not YAML ({error})", where=str(path)) from error
         if not isinstance(front, dict):
-            raise ConfigError("front matter is not closed or not a mapping", where=str(path), fix="end it with ---")
+            raise ConfigError(
+                "front matter is not closed or not a mapping", where=str(path), fix="end it with ---"
+            )
     for key in front:
         if key not in _FIELDS:
             raise ConfigError(f"front matter has {key!r}", where=str(path), fix=did_you_mean(key, _FIELDS))

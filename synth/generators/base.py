@@ -52,11 +52,15 @@ def check_generator(candidate: object, spec: str) -> Generator:
         try:
             candidate = candidate()
         except TypeError as error:
-            raise ConfigError(f"cannot be made without arguments ({error})", where=f"generator {spec}") from error
+            raise ConfigError(
+                f"cannot be made without arguments ({error})", where=f"generator {spec}"
+            ) from error
     method = getattr(candidate, "generate", None)
     if method is None or not inspect.iscoroutinefunction(method):
         raise ConfigError(
-            "has no `async def generate(self, passage, teacher)`", where=f"generator {spec}", fix="see docs/generators.md"
+            "has no `async def generate(self, passage, teacher)`",
+            where=f"generator {spec}",
+            fix="see docs/generators.md",
         )
     if not isinstance(getattr(candidate, "name", None), str):
         raise ConfigError("has no `name`", where=f"generator {spec}", fix='add `name = "…"` to the class')
@@ -92,7 +96,10 @@ async def ask_json(
     if fault is None:
         return completion.json(), completion
     if completion.finish_reason != "length":
-        repair = Message("user", f"{messages[-1].content}\n\nYour last reply was of no use: {fault}. Reply with the JSON alone.")
+        repair = Message(
+            "user",
+            f"{messages[-1].content}\n\nYour last reply was of no use: {fault}. Reply with the JSON alone.",
+        )
         completion = await teacher.chat([*messages[:-1], repair], schema=schema, sampling=sampling)
         fault = _fault(completion, checker)
         if fault is None:

@@ -44,7 +44,8 @@ def find_generator(spec: str) -> Generator:
     if spec not in points:
         known = {*points, *_DECORATED}
         raise ConfigError(
-            f"no generator is called {spec!r}", fix=f"{did_you_mean(spec, known)}; your own is --generator module:name"
+            f"no generator is called {spec!r}",
+            fix=f"{did_you_mean(spec, known)}; your own is --generator module:name",
         )
     loader: Callable[[], Any] = points[spec].load
     try:

@@ -10,6 +10,7 @@ import copy
 from typing import Any
 
 from synth.core.calls import Teacher
+from synth.core.errors import InferenceError
 from synth.core.prompts import load_template
 from synth.core.records import Passage, Provenance, Record
 from synth.core.schemas import load_schema
@@ -40,8 +41,8 @@ class QA:
         messages = template.messages(passage=passage.text, headings=passage.headings, sentences=list(offered))
         try:
             reply, completion = await ask_json(teacher, messages, qa_schema(list(offered)))
-        except ReplyError as error:
-            return error
+        except InferenceError as error:
+            return error if isinstance(error, ReplyError) else ReplyError(str(error), "")
         return Record.create(
             passage,
             reply["question"].strip(),

@@ -1,0 +1,72 @@
+"""What both command lines share: errors without tracebacks, help from config docstrings, two streams.
+
+Data goes to stdout, progress and notices to stderr.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from synth.core.errors import SynthError
+
+stdout = Console(soft_wrap=True, highlight=False)
+stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def run_app(app: typer.Typer, name: str) -> None:
+    """Run a command line and end the process with its exit code: 0, 1, 2, 3 or 130."""
+    try:
+        app()
+    except SynthError as error:
+        stderr.print(f"[bold red]{name}:[/] ", end="")
+        stderr.print(str(error), markup=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        stderr.print(f"{name}: interrupted; run the same command again to go on")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def setting(model: type[BaseModel], field: str, *flags: str) -> Any:  # noqa: ANN401  (typer's own type)
+    """Return a flag whose help is the field's docstring and whose absence leaves the setting alone."""
+    info = model.model_fields[field]
+    text = " ".join((info.description or "").split())
+    default = "" if info.is_required() or info.default is None else f" [default: {_shown(info.default)}]"
+    return typer.Option(
+        *(flags or (f"--{field.replace('_', '-')}",)), help=f"{text}{default}", show_default=False
+    )
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def notice(text: str) -> None:
+    """Say something on stderr that is neither data nor an error."""
+    stderr.print(text, markup=False)
+
+
+@contextmanager
+def progress(*, hidden: bool = False) -> Iterator[Progress]:
+    """Show progress bars on stderr while the block runs; on no terminal they leave no trace."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=stderr,
+        transient=True,
+        disable=hidden or not stderr.is_terminal,
+    ) as bars:
+        yield bars

@@ -1,0 +1,163 @@
+"""The seam of every scorer, the rules over their scores, and the reasons that come of both."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self, runtime_checkable
+
+from synth.core.errors import ConfigError, did_you_mean
+from synth.core.records import Record
+
+_RULE = re.compile(r"\s*([A-Za-z_][\w.:-]*)\s*(>=|<=|>|<)\s*([-+]?\d+(?:\.\d+)?)\s*")
+_COMPARE: Mapping[str, Callable[[float, float], bool]] = {
+    ">=": lambda value, bound: value >= bound,
+    "<=": lambda value, bound: value <= bound,
+    ">": lambda value, bound: value > bound,
+    "<": lambda value, bound: value < bound,
+}
+
+# Records are scored in portions, so that what several scorers read of one text is still at hand.
+_PORTION = 1024
+
+
+class Scorer(Protocol):
+    """One measure of records, from 0 to 1 unless its docstring names another unit."""
+
+    @property
+    def name(self) -> str:
+        """The key in a record's scores and the word that rules use."""
+        ...
+
+    def score(self, records: Sequence[Record]) -> list[float | None]:
+        """Return one score a record, in order; None where the measure does not apply."""
+        ...
+
+
+@runtime_checkable
+class Explainer(Protocol):
+    """A scorer that can say what it found wrong with a record."""
+
+    def explain(self, record: Record) -> Sequence[str]:
+        """Return the faults of a record in a few words each; asked for only where a rule failed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FaultScorer:
+    """A scorer that looks for faults: 1 where there is none, 0 where there is one, None where `find` gives None."""
+
+    name: str
+    find: Callable[[Record], Sequence[str] | None]
+
+    def score(self, records: Sequence[Record]) -> list[float | None]:
+        """Return 1, 0 or None for each record."""
+        found = [self.find(record) for record in records]
+        return [None if faults is None else float(not faults) for faults in found]
+
+    def explain(self, record: Record) -> Sequence[str]:
+        """Return the faults that `find` names."""
+        return self.find(record) or ()
+
+
+@dataclass(frozen=True, slots=True)
+class ShareScorer:
+    """A scorer that measures a share from 0 to 1, None where `measure` gives None."""
+
+    name: str
+    measure: Callable[[Record], float | None]
+
+    def score(self, records: Sequence[Record]) -> list[float | None]:
+        """Return the share of each record."""
+        return [self.measure(record) for record in records]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A bound on one score. A record without that score passes: the measure does not apply to it."""
+
+    score: str
+    relation: str
+    bound: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a rule such as `groundedness >= 0.6`.
+
+        Raises:
+            ConfigError: the text is no rule.
+        """
+        match = _RULE.fullmatch(text)
+        if match is None:
+            raise ConfigError(
+                f"{text!r} is no rule", where="rules", fix="write a score, >=, >, <= or <, and a number"
+            )
+        return cls(match[1], match[2], float(match[3]))
+
+    def holds(self, record: Record) -> bool:
+        """Whether the record's score is within the bound, or the record has no such score."""
+        value = record.scores.get(self.score)
+        return value is None or _COMPARE[self.relation](value, self.bound)
+
+    def __str__(self) -> str:
+        return f"{self.score} {self.relation} {self.bound:g}"
+
+
+def parse_rules(texts: Iterable[str], known: Iterable[str]) -> tuple[Rule, ...]:
+    """Read rules about the `known` scores.
+
+    Raises:
+        ConfigError: a text is no rule, or names an unknown score; near matches are named.
+    """
+    rules, names = tuple(Rule.parse(text) for text in texts), set(known)
+    for rule in rules:
+        if rule.score not in names:
+            raise ConfigError(
+                f"no score is called {rule.score!r}", where="rules", fix=did_you_mean(rule.score, names)
+            )
+    return rules
+
+
+def score_records(records: Sequence[Record], scorers: Sequence[Scorer]) -> list[Record]:
+    """Return the records with the scores of all `scorers`, rounded to four digits.
+
+    Raises:
+        ConfigError: two scorers share a name, or one returns another number of scores than records.
+    """
+    names = [scorer.name for scorer in scorers]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"two scorers share a name: {', '.join(sorted(names))}", fix="rename one")
+    scored: list[Record] = []
+    for start in range(0, len(records), _PORTION):
+        portion = records[start : start + _PORTION]
+        columns = [_column(scorer, portion) for scorer in scorers]
+        scored += [
+            record.with_scores(dict(zip(names, row, strict=True)))
+            for record, row in zip(portion, zip(*columns, strict=True), strict=True)
+        ]
+    return scored
+
+
+def _column(scorer: Scorer, records: Sequence[Record]) -> list[float | None]:
+    values = scorer.score(records)
+    if len(values) != len(records):
+        raise ConfigError(
+            f"the scorer {scorer.name!r} gave {len(values)} scores for {len(records)} records",
+            fix="return one score (or None) for each record, in order",
+        )
+    return [None if value is None else round(float(value), 4) for value in values]
+
+
+def failed_reasons(record: Record, rules: Sequence[Rule], scorers: Mapping[str, Scorer]) -> list[str]:
+    """Return why the rules reject a record: `score:fault` each, or nothing where all rules hold.
+
+    A scorer that can explain names its faults; for the rest the reason is the number and the bound.
+    """
+    reasons = []
+    for rule in rules:
+        if rule.holds(record):
+            continue
+        scorer = scorers.get(rule.score)
+        faults = scorer.explain(record) if isinstance(scorer, Explainer) else ()
+        bound = f"{record.scores[rule.score]:g}, not {rule.relation} {rule.bound:g}"
+        reasons += [f"{rule.score}:{fault}" for fault in faults or (bound,)]
+    return reasons
