@@ -14,12 +14,13 @@ from rich.table import Table
 
 from synth.core.config import build, read_config
 from synth.core.console import notice, progress, run_app, setting, stdout
+from synth.core.errors import RunError
 from synth.core.heldout import load_heldout
 from synth.core.records import Record
 from synth.core.resources import resource
 from synth.core.runs import Run
 from synth.filter import FilterConfig, FilterSummary, decide, run_filter
-from synth.generate import GenerateConfig, GenerateSummary, Progress, generate
+from synth.generate import GenerateConfig, GenerateSummary, Progress, run_generate
 from synth.inference.endpoints import BUNDLED, find_model, open_endpoint
 
 app = typer.Typer(
@@ -44,7 +45,8 @@ Heldout = Annotated[
     typer.Option("--heldout", metavar="FILE", help="Human questions that must not leak into the dataset."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Rule = Annotated[list[str] | None, setting(FilterConfig, "rule")]
+Preset = Annotated[str | None, setting(FilterConfig, "preset")]
+Rule = Annotated[list[str] | None, setting(FilterConfig, "rules", "--rule")]
 ValidationShare = Annotated[float | None, setting(FilterConfig, "validation_share")]
 
 
@@ -79,12 +81,11 @@ def generate_command(
     max_tokens: Annotated[int | None, setting(GenerateConfig, "max_tokens")] = None,
     seed: Annotated[int | None, setting(GenerateConfig, "seed")] = None,
     heldout: Heldout = None,
+    preset: Preset = None,
     rule: Rule = None,
     validation_share: ValidationShare = None,
     no_filter: Annotated[bool, typer.Option("--no-filter", help="Stop before the filter.")] = False,
-    max_in_flight: Annotated[
-        int, typer.Option("--max-in-flight", min=1, help="How many calls run at once.")
-    ] = 64,
+    max_in_flight: Annotated[int, typer.Option("--max-in-flight", min=1, help="How many calls run at once.")] = 64,
     vllm_arg: Annotated[
         list[str] | None,
         typer.Option("--vllm-arg", help="Passed through to the vLLM server. May be repeated."),
@@ -106,7 +107,7 @@ def generate_command(
     }
     settings = build(GenerateConfig, tables.get("generate", {}), flags, where="generate")
     filter_settings = _filter_config(
-        tables, rule, validation_share, num_records=settings.num_records, seed=seed
+        tables, preset, rule, validation_share, num_records=settings.num_records, seed=seed
     )
     if heldout is not None:
         load_heldout(heldout)  # A bad line should stop us now, not after hours of calls.
@@ -115,27 +116,25 @@ def generate_command(
     target = Run.create(run or Path("runs") / docs[0].resolve().name)
     if teacher == BUNDLED:
         notice(BUNDLED_NOTICE)
-    with target.lock():
-        summary = asyncio.run(
-            _generate(
-                target,
-                docs,
-                settings,
-                filter_settings,
-                teacher,
-                teacher_model,
-                heldout,
-                max_in_flight,
-                vllm_arg or [],
-            )
+    summary = asyncio.run(
+        _generate(
+            target, docs, settings, filter_settings, teacher, teacher_model, heldout, max_in_flight, vllm_arg or []
         )
-        filtered = None if no_filter else run_filter(target, filter_settings, heldout)
+    )
+    filtered = None if no_filter else run_filter(target, filter_settings, heldout)
     if as_json:
         print_json({"run": str(target.path), "generate": summary, "filter": filtered})
-        return
-    show_generate(target, summary)
-    if filtered is not None:
-        show_filter(filtered)
+    else:
+        show_generate(target, summary)
+        if filtered is not None:
+            show_filter(filtered)
+    if filtered is not None and settings.num_records and filtered.kept < settings.num_records:
+        raise RunError(
+            f"kept {filtered.kept} of the {settings.num_records} records asked for; they are in the dataset",
+            where=str(target.path),
+            fix="add documents, raise --max-rounds, or loosen a rule",
+        )
+    if not as_json and filtered is not None:
         stdout.print(f"Next: tune sft {target.path}", markup=False)
 
 
@@ -164,7 +163,7 @@ async def _generate(
             accepted = "" if now.accepted is None else f", {now.accepted} accepted"
             bars.update(task, completed=now.done, total=now.total, note=f"{now.records} records{accepted}")
 
-        return await generate(
+        return await run_generate(
             run,
             docs,
             config,
@@ -206,6 +205,7 @@ def _stop_on_interrupt() -> asyncio.Event:
 def filter_command(
     run: RunFolder,
     heldout: Heldout = None,
+    preset: Preset = None,
     rule: Rule = None,
     validation_share: ValidationShare = None,
     num_records: Annotated[int | None, setting(FilterConfig, "num_records")] = None,
@@ -215,9 +215,8 @@ def filter_command(
 ) -> None:
     """Decide again, with other rules. No call to a teacher is repeated."""
     target = Run.open(run)
-    settings = _filter_config(_tables(config), rule, validation_share, num_records=num_records, seed=seed)
-    with target.lock():
-        summary = run_filter(target, settings, heldout)
+    settings = _filter_config(_tables(config), preset, rule, validation_share, num_records=num_records, seed=seed)
+    summary = run_filter(target, settings, heldout)
     if as_json:
         print_json({"run": str(target.path), "filter": summary})
     else:
@@ -243,6 +242,7 @@ def _tables(config: Path | None, *, bundled: bool = False) -> Mapping[str, Mappi
 
 def _filter_config(
     tables: Mapping[str, Mapping[str, Any]],
+    preset: str | None,
     rule: list[str] | None,
     validation_share: float | None,
     *,
@@ -250,7 +250,8 @@ def _filter_config(
     seed: int | None,
 ) -> FilterConfig:
     flags = {
-        "rule": tuple(rule) if rule else None,
+        "preset": preset,
+        "rules": tuple(rule) if rule else None,
         "validation_share": validation_share,
         "num_records": num_records,
         "seed": seed,
@@ -291,9 +292,7 @@ def show_filter(summary: FilterSummary) -> None:
     table.add_column()
     for reason, count in summary.funnel:
         table.add_row(f"-{count}", reason)
-    table.add_row(
-        f"{summary.kept}", f"kept: {summary.train} to train on, {summary.validation} for validation"
-    )
+    table.add_row(f"{summary.kept}", f"kept: {summary.train} to train on, {summary.validation} for validation")
     stdout.print(table)
 
 

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from synth.core.calls import Endpoint, Sampling
-from synth.core.errors import InferenceError, Interrupted, RunError
+from synth.core.errors import ConfigError, InferenceError, Interrupted, RunError
 from synth.core.fingerprint import canonical_json
 from synth.core.jsonl import FileDigest, read_lines, write_jsonl
 from synth.core.records import Passage, Provenance, Record, content_id
@@ -89,7 +90,7 @@ Accept = Callable[[Sequence[Record]], int]
 """Says how many of these records the filter would keep."""
 
 
-async def generate(
+async def run_generate(
     run: Run,
     documents: Sequence[Path],
     config: GenerateConfig,
@@ -105,7 +106,7 @@ async def generate(
     """Write passages.jsonl, the journal, records.jsonl and quarantine.jsonl, then the entry in run.json.
 
     Args:
-        run: the run to write; the caller holds its lock.
+        run: the run to write; it is locked meanwhile.
         documents: files and folders.
         config: what decides the records.
         teacher: opened only if there is something to ask, so a finished stage starts no server.
@@ -118,74 +119,66 @@ async def generate(
 
     Raises:
         ConfigError: a source or a generator does not exist; nothing was asked.
-        RunError: no document gave a passage, no call gave a record, or fewer than `num_records` were accepted.
+        RunError: the run is locked, no document gave a passage, or no call gave a record.
         InferenceError: the teacher is gone.
         Interrupted: `stop` was set; all answered calls are in the journal.
     """
-    began = time.monotonic()
+    if config.num_records is not None and accept is None:
+        raise ConfigError("num_records needs `accept`", fix="pass a function that counts what the filter would keep")
     generators = [find_generator(spec) for spec in config.generator]
-    read = _Documents(documents, config.passage_chars)
-    digest = write_jsonl(run.passages_path, read.passages())
-    if not digest.rows:
-        reasons = f"; the first reason: {read.bad[0]['reason']}" if read.bad else ""
-        raise RunError(
-            f"no document gave a passage ({len(read.bad)} could not be read{reasons})",
-            where=", ".join(map(str, documents)),
-            fix="name a folder that holds .md, .txt, .html or .jsonl files",
-        )
-    settings = {
-        **config.model_dump(mode="json"),
-        "teacher": teacher_name,
-        "teacher_revision": teacher_revision,
-    }
-    inputs = {"documents": read.digest()}
-    if run.is_current(STAGE, settings, inputs) and run.records_path.is_file():
-        return _summary(run.stages()[STAGE], current=True)
-    run.start_stage(STAGE)
+    with run.lock():
+        began = time.monotonic()
+        read = _Documents(documents, config.passage_chars)
+        passages_digest = write_jsonl(run.passages_path, read.passages())
+        settings = {**config.model_dump(mode="json"), "teacher": teacher_name, "teacher_revision": teacher_revision}
+        inputs = {"documents": read.digest()}
+        if run.is_current(STAGE, settings, inputs) and run.records_path.is_file():
+            return _summary(run.stages()[STAGE], current=True)
+        run.start_stage(STAGE)
 
-    passages = [Passage.from_json(row) for _, row in read_lines(run.passages_path)]
-    async with Journal(run.journal_path) as journal, teacher as endpoint:
-        work = _Work(
-            endpoint, journal, config, generators, max_in_flight, stop or asyncio.Event(), on_progress
-        )
-        already = len(journal)
-        if config.num_records is None:
-            results = [unit async for unit in work.round(passages, 0)]
-        else:
-            assert accept is not None, "num_records needs an accept function"
-            results = await _until_accepted(work, passages, config, accept)
-        calls = len(journal) - already
+        passages = [Passage.from_json(row) for _, row in read_lines(run.passages_path)]
+        async with Journal(run.journal_path) as journal, teacher as endpoint:
+            already = len(journal)
+            work = _Work(endpoint, journal, config, generators, max_in_flight, stop or asyncio.Event(), on_progress)
+            results = await _results(work, passages, config, accept)
+            calls = len(journal) - already
 
-    records = list(_distinct(record for result in results for record in result.records))
-    refused = [*read.bad, *(line for result in results for line in result.quarantine)]
-    quarantine_digest = write_jsonl(run.quarantine_path, refused)
-    write_jsonl(run.records_path, (record.to_json() for record in records))
-    if not records:
-        raise RunError(
-            f"none of {len(results)} passages gave a record; the first reason: {refused[0]['reason'] if refused else 'none'}",
-            where=str(run.quarantine_path),
-            fix="read the quarantine file; a larger teacher or a simpler schema may be needed",
+        records = list(_distinct(record for result in results for record in result.records))
+        refused = [*read.bad, *(line for result in results for line in result.quarantine)]
+        quarantine_digest = write_jsonl(run.quarantine_path, refused)
+        write_jsonl(run.records_path, (record.to_json() for record in records))
+        if not records:
+            raise _nothing_came(run, len(passages), refused)
+        entry = StageEntry(
+            config=settings,
+            inputs=inputs,
+            outputs={"passages.jsonl": passages_digest, "quarantine.jsonl": quarantine_digest},
+            counts={
+                "documents": read.documents,
+                "passages": len(passages),
+                "records": len(records),
+                "quarantined": len(refused),
+                "calls": calls,
+                "calls_replayed": sum(result.calls for result in results) - calls,
+            },
+            usage={
+                "prompt_tokens": sum(result.prompt_tokens for result in results),
+                "completion_tokens": sum(result.completion_tokens for result in results),
+            },
+            seconds=time.monotonic() - began,
         )
-    entry = StageEntry(
-        config=settings,
-        inputs=inputs,
-        outputs={"passages.jsonl": digest, "quarantine.jsonl": quarantine_digest},
-        counts={
-            "documents": read.documents,
-            "passages": digest.rows,
-            "records": len(records),
-            "quarantined": len(refused),
-            "calls": calls,
-            "calls_replayed": sum(result.calls for result in results) - calls,
-        },
-        usage={
-            "prompt_tokens": sum(result.prompt_tokens for result in results),
-            "completion_tokens": sum(result.completion_tokens for result in results),
-        },
-        seconds=time.monotonic() - began,
+        run.finish_stage(STAGE, entry)
+        return _summary(entry)
+
+
+def _nothing_came(run: Run, passages: int, refused: Sequence[dict[str, Any]]) -> RunError:
+    reasons = Counter(line["reason"] for line in refused if line["passage_id"])
+    often = f"; most often because {reasons.most_common(1)[0][0]}" if reasons else ""
+    return RunError(
+        f"none of {passages} passages gave a record{often}",
+        where=str(run.quarantine_path),
+        fix="read the quarantine file; a larger teacher or a simpler schema may be needed",
     )
-    run.finish_stage(STAGE, entry)
-    return _summary(entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,11 +291,16 @@ class _Work:
             )
 
 
-async def _until_accepted(
-    work: _Work, passages: Sequence[Passage], config: GenerateConfig, accept: Accept
+async def _results(
+    work: _Work, passages: Sequence[Passage], config: GenerateConfig, accept: Accept | None
 ) -> list[_Result]:
-    """Work through the passages in a seeded order, and again with new seeds, until enough is accepted."""
-    wanted = config.num_records or 0
+    """Ask about each passage once or, where a number is wanted, until enough is accepted.
+
+    In the second case the passages are taken in a seeded order, and again with new seeds, in waves.
+    """
+    if config.num_records is None or accept is None:
+        return [result async for result in work.round(passages, 0)]
+    wanted = config.num_records
     order = list(passages)
     random.Random(config.seed).shuffle(order)
     results: list[_Result] = []
@@ -356,6 +354,7 @@ class _Documents:
         self.sources, self.passage_chars = sources, passage_chars
         self.documents = 0
         self.bad: list[dict[str, Any]] = []
+        self.found = False
         self._sha256 = hashlib.sha256()
 
     def passages(self) -> Iterator[dict[str, Any]]:
@@ -372,6 +371,15 @@ class _Documents:
                 yield passage.to_json()
             if not found:
                 self._refuse(Quarantined(item.id, "the document has no sentence"))
+            self.found = self.found or found
+        if not self.found:
+            # Raised while the file is being written, so that a wrong folder leaves an older run's passages alone.
+            reasons = f"; the first reason: {self.bad[0]['reason']}" if self.bad else ""
+            raise RunError(
+                f"no document gave a passage ({len(self.bad)} could not be read{reasons})",
+                where=", ".join(map(str, self.sources)),
+                fix="name a folder that holds .md, .txt, .html or .jsonl files",
+            )
 
     def digest(self) -> FileDigest:
         """Return the digest of every document, read or refused, and their number."""

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from synth.core.resources import resource_folder
-from synth.inference.server import VLLMServer
+
+if TYPE_CHECKING:
+    from synth.inference.server import VLLMServer
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 HAS_VLLM = importlib.util.find_spec("vllm") is not None
@@ -26,8 +29,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServer]:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator["VLLMServer"]:
     """A real vLLM server on the bundled teacher, one for the whole session."""
+    from synth.inference.server import VLLMServer
+
     log = tmp_path_factory.mktemp("engine") / "engine.log"
     with VLLMServer(resource_folder("demo") / "models" / "teacher", log_path=log) as server:
         yield server
@@ -53,7 +58,9 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def command(tmp_path: Path) -> Command:
     """Run `synth` or `tune` as a user does, in a folder of their own: `command("synth", "filter", run)`."""
 
-    def run(module: str, *arguments: object, cwd: Path = tmp_path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(
+        module: str, *arguments: object, cwd: Path = tmp_path, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "200", "NO_COLOR": "1"}
         return subprocess.run(
             [sys.executable, "-m", f"{module}.cli", *map(str, arguments)],

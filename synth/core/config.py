@@ -27,9 +27,7 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"not valid TOML ({error})", where=str(path)) from error
     for name, table in tables.items():
         if name not in STAGES or not isinstance(table, dict):
-            raise ConfigError(
-                f"{name!r} is not the table of a stage", where=str(path), fix=did_you_mean(name, STAGES)
-            )
+            raise ConfigError(f"{name!r} is not the table of a stage", where=str(path), fix=did_you_mean(name, STAGES))
     return tables
 
 

@@ -39,9 +39,7 @@ def setting(model: type[BaseModel], field: str, *flags: str) -> Any:  # noqa: AN
     info = model.model_fields[field]
     text = " ".join((info.description or "").split())
     default = "" if info.is_required() or info.default is None else f" [default: {_shown(info.default)}]"
-    return typer.Option(
-        *(flags or (f"--{field.replace('_', '-')}",)), help=f"{text}{default}", show_default=False
-    )
+    return typer.Option(*(flags or (f"--{field.replace('_', '-')}",)), help=f"{text}{default}", show_default=False)
 
 
 def _shown(value: object) -> str:

@@ -62,15 +62,11 @@ def load_heldout(path: Path) -> HeldoutSet:
     for where, entry in entries:
         item = _item(entry, where)
         if item.id in seen:
-            raise RecordError(
-                f"the id {item.id!r} stands at {seen[item.id]} too", where=where, fix="make ids unique"
-            )
+            raise RecordError(f"the id {item.id!r} stands at {seen[item.id]} too", where=where, fix="make ids unique")
         seen[item.id] = where
         items.append(item)
     if not items:
-        raise RecordError(
-            "the held-out file has no question", where=str(path), fix="see docs/verdict.md for formats"
-        )
+        raise RecordError("the held-out file has no question", where=str(path), fix="see docs/verdict.md for formats")
     return HeldoutSet(tuple(items), digest, path)
 
 
@@ -94,17 +90,13 @@ def _read_table(path: Path, delimiter: str) -> Iterator[tuple[str, Mapping[str, 
             for row in reader:
                 where = f"{path}:{reader.line_num}"
                 if None in row:
-                    raise RecordError(
-                        "more columns than the header names", where=where, fix="quote the field"
-                    )
+                    raise RecordError("more columns than the header names", where=where, fix="quote the field")
                 entry: dict[str, Any] = {key: value for key, value in row.items() if value}
                 if "answers" in entry:
                     entry["answers"] = [part.strip() for part in entry["answers"].split("|") if part.strip()]
                 yield where, entry
     except (csv.Error, UnicodeDecodeError) as error:
-        raise RecordError(
-            f"not a readable table ({error})", where=str(path), fix="save it as UTF-8 CSV"
-        ) from error
+        raise RecordError(f"not a readable table ({error})", where=str(path), fix="save it as UTF-8 CSV") from error
     except OSError as error:
         raise RunError(f"cannot be read ({error.strerror})", where=str(path)) from error
 

@@ -19,9 +19,7 @@ from synth.core.errors import ConfigError, did_you_mean
 from synth.core.records import Message
 from synth.core.resources import resource
 
-_ENVIRONMENT = SandboxedEnvironment(
-    undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
-)
+_ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True)
 _FIELDS = ("schema", "kind", "system")
 
 
@@ -81,15 +79,11 @@ def read_template(path: Path) -> PromptTemplate:
         except yaml.YAMLError as error:
             raise ConfigError(f"front matter is not YAML ({error})", where=str(path)) from error
         if not isinstance(front, dict):
-            raise ConfigError(
-                "front matter is not closed or not a mapping", where=str(path), fix="end it with ---"
-            )
+            raise ConfigError("front matter is not closed or not a mapping", where=str(path), fix="end it with ---")
     for key in front:
         if key not in _FIELDS:
             raise ConfigError(f"front matter has {key!r}", where=str(path), fix=did_you_mean(key, _FIELDS))
-    return PromptTemplate(
-        name=path.name, body=body, sha256=hashlib.sha256(text.encode()).hexdigest(), **dict(front)
-    )
+    return PromptTemplate(name=path.name, body=body, sha256=hashlib.sha256(text.encode()).hexdigest(), **dict(front))
 
 
 def render(name: str, **values: object) -> str:

@@ -75,9 +75,7 @@ class Passage:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Build a passage from a line of passages.jsonl."""
-        return cls(
-            data["document_id"], data["text"], data["start"], data["end"], tuple(data.get("headings", ()))
-        )
+        return cls(data["document_id"], data["text"], data["start"], data["end"], tuple(data.get("headings", ())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +248,7 @@ class Record:
             passage_id=data["passage_id"],
             generator=data["generator"],
             kind=data["kind"],
-            evidence=None
-            if evidence is None
-            else Evidence(evidence["text"], evidence["start"], evidence["end"]),
+            evidence=None if evidence is None else Evidence(evidence["text"], evidence["start"], evidence["end"]),
             scores=dict(data["scores"]),
             decision=None if decision is None else Decision(decision["keep"], tuple(decision["reasons"])),
             provenance=Provenance(

@@ -228,9 +228,7 @@ class Run:
         """
         entry = self.stages().get(name)
         if entry is None:
-            raise RunError(
-                f"the stage {name!r} is not finished", where=str(self.path), fix=f"run `{made_by}` first"
-            )
+            raise RunError(f"the stage {name!r} is not finished", where=str(self.path), fix=f"run `{made_by}` first")
         return entry
 
     def is_current(self, name: str, config: Mapping[str, Any], inputs: Mapping[str, FileDigest]) -> bool:

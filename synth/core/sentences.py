@@ -65,7 +65,5 @@ def _sentences_of(part: str, offset: int, language: str) -> list[Sentence]:
         core = piece.strip()
         if any(c.isalnum() for c in core):
             begin = offset + lead + start + piece.index(core)
-            found.append(
-                Sentence(part[begin - offset : begin - offset + len(core)], begin, begin + len(core))
-            )
+            found.append(Sentence(part[begin - offset : begin - offset + len(core)], begin, begin + len(core)))
     return found

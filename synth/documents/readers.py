@@ -90,16 +90,12 @@ def read_documents(sources: Sequence[Path]) -> Iterator[Document | Quarantined]:
     seen: set[str] = set()
     for source in sources:
         if not source.exists():
-            raise ConfigError(
-                "there is no such file or folder", where=str(source), fix="name a folder of documents"
-            )
+            raise ConfigError("there is no such file or folder", where=str(source), fix="name a folder of documents")
     for path, document_id in _files(sources):
         for item in _read_file(path, document_id):
             name = item.id if isinstance(item, Document) else item.document_id
             if isinstance(item, Document) and name in seen:
-                yield Quarantined(
-                    name, "another document has the same id; rename one or name their common folder"
-                )
+                yield Quarantined(name, "another document has the same id; rename one or name their common folder")
                 continue
             seen.add(name)
             yield item
@@ -122,9 +118,7 @@ def _read_file(path: Path, document_id: str) -> Iterator[Document | Quarantined]
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         known = " ".join(sorted(READERS))
-        yield Quarantined(
-            document_id, f"no reader for {path.suffix or 'files without an ending'} (known: {known})"
-        )
+        yield Quarantined(document_id, f"no reader for {path.suffix or 'files without an ending'} (known: {known})")
         return
     try:
         if path.is_symlink() and not _stays_inside(path, document_id):

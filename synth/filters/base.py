@@ -89,7 +89,7 @@ class Rule:
         match = _RULE.fullmatch(text)
         if match is None:
             raise ConfigError(
-                f"{text!r} is no rule", where="rules", fix="write a score, >=, >, <= or <, and a number"
+                f"{text!r} is no rule", fix="write a score, >=, >, <= or <, and a number: groundedness >= 0.6"
             )
         return cls(match[1], match[2], float(match[3]))
 
@@ -102,19 +102,19 @@ class Rule:
         return f"{self.score} {self.relation} {self.bound:g}"
 
 
-def parse_rules(texts: Iterable[str], known: Iterable[str]) -> tuple[Rule, ...]:
-    """Read rules about the `known` scores.
+def check_names(rules: Iterable[Rule], known: Iterable[str]) -> tuple[Rule, ...]:
+    """Return the rules, all of them about `known` scores.
 
     Raises:
-        ConfigError: a text is no rule, or names an unknown score; near matches are named.
+        ConfigError: a rule names an unknown score; near matches are named.
     """
-    rules, names = tuple(Rule.parse(text) for text in texts), set(known)
-    for rule in rules:
+    checked, names = tuple(rules), set(known)
+    for rule in checked:
         if rule.score not in names:
             raise ConfigError(
-                f"no score is called {rule.score!r}", where="rules", fix=did_you_mean(rule.score, names)
+                f"no score is called {rule.score!r}", where=str(rule), fix=did_you_mean(rule.score, names)
             )
-    return rules
+    return checked
 
 
 def score_records(records: Sequence[Record], scorers: Sequence[Scorer]) -> list[Record]:
@@ -126,6 +126,8 @@ def score_records(records: Sequence[Record], scorers: Sequence[Scorer]) -> list[
     names = [scorer.name for scorer in scorers]
     if len(set(names)) < len(names):
         raise ConfigError(f"two scorers share a name: {', '.join(sorted(names))}", fix="rename one")
+    if not scorers:
+        return list(records)
     scored: list[Record] = []
     for start in range(0, len(records), _PORTION):
         portion = records[start : start + _PORTION]

@@ -52,9 +52,7 @@ def check_generator(candidate: object, spec: str) -> Generator:
         try:
             candidate = candidate()
         except TypeError as error:
-            raise ConfigError(
-                f"cannot be made without arguments ({error})", where=f"generator {spec}"
-            ) from error
+            raise ConfigError(f"cannot be made without arguments ({error})", where=f"generator {spec}") from error
     method = getattr(candidate, "generate", None)
     if method is None or not inspect.iscoroutinefunction(method):
         raise ConfigError(

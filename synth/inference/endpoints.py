@@ -59,12 +59,8 @@ async def find_model(spec: str, *, role: str, served: str | None = None) -> Mode
         if served is None and len(names) == 1:
             served = names[0]
         if served is None or (names and served not in names):
-            what = (
-                f"the endpoint does not serve {served!r}" if served else "the endpoint serves several models"
-            )
-            raise ConfigError(
-                what, where=spec, fix=f"--teacher-model NAME: {did_you_mean(served or '', names)}"
-            )
+            what = f"the endpoint does not serve {served!r}" if served else "the endpoint serves several models"
+            raise ConfigError(what, where=spec, fix=f"--teacher-model NAME: {did_you_mean(served or '', names)}")
         return ModelSource(served, "", url=spec, served=served)
     weights: str | Path = bundled_model(role) if spec == BUNDLED else spec
     if isinstance(weights, Path) or Path(weights).is_dir():

@@ -1,0 +1,168 @@
+"""The score `answer_type`: can the answer be an answer to this kind of question?
+
+Read from the question word and the shape of the answer, in English, and only where the two cannot go
+together: "How many" with no number, "Where" with a duration, "Who" with a date. A short answer that cuts
+a name or a quantity of the evidence in two is a fault of the same kind.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+from synth.core.records import Record
+from synth.filters.base import FaultScorer
+from synth.filters.words import NUMBER_WORDS, STOPWORDS, find_span, read
+
+_TIME_UNIT = r"(?:second|minute|hour|day|week|fortnight|month|year|decade|centur|season|quarter|weekend|night|morning)"
+_NUMBER = rf"(?:\d[\d.,:]*|{'|'.join(NUMBER_WORDS)}|half|couple|few|several|many)"
+_DURATION = re.compile(
+    rf"^(?:about|around|roughly|up to|at least|at most|over|under|nearly|almost|only|just|exactly|less than|"
+    rf"more than|no more than|no longer than|an? |for|after|within|in|every)*\s*(?:{_NUMBER}|an?|the (?:first|last))?"
+    rf"(?:[ -](?:and|to|or|{_NUMBER}))*[ -]*(?:full |working |whole |business )?{_TIME_UNIT}\w*$"
+)
+_FREQUENCY = re.compile(
+    r"\b(?:every|each|once|twice|thrice|times?|per|daily|hourly|weekly|monthly|quarterly|yearly|annually|always|never|"
+    r"often|rarely|seldom|sometimes|occasionally|regularly|frequently|continuously|constantly|whenever|usually|after|"
+    r"when|before|a (?:day|week|month|year)|biennial|annual|bi\w+|any time|on \w+days?|in the|as needed|if)\b"
+)
+_PLACE = re.compile(r"^(?:behind|beside|beneath|underneath|next to|inside|opposite|on top of|alongside|in front of)\b")
+_QUANTITY = re.compile(
+    rf"\b(?:{_NUMBER}|no|none|all|most|some|nothing|free|one|a|an|both|pair|dozens?|hundreds?|thousands?|millions?|"
+    r"double|twice|once|single|enough|little|much|any|unlimited|every|each|\w+(?:ty|teen)|\w+ths?|majority|"
+    r"billions?|quarter|third|plenty|lot|low|high|full|only|zero|minimum|maximum|reasonable|substantial\w*|significant\w*)\b"
+    r"|\d|[$€£%]"
+)
+_TIME = re.compile(
+    rf"\b{_TIME_UNIT}|\d{{1,2}}[:.]\d\d|\b\d{{4}}\b|\b(?:noon|midnight|today|tomorrow|once|until|while|during|before|"
+    r"after|when|whenever|if|as|upon|by|on|at|in|since|within|january|february|march|april|may|june|july|august|september|"
+    r"october|november|december|monday|tuesday|wednesday|thursday|friday|saturday|sunday|spring|summer|autumn|fall|"
+    r"winter|early|late|first|last|always|never|then|immediately|annually|daily|weekly|monthly|am|pm|ad|bc|now|time)\b|\d"
+)
+_LENGTH = re.compile(
+    rf"\b{_TIME_UNIT}|\d|\b(?:{_NUMBER}|until|till|while|as long|so long|forever|indefinitely|permanent\w*|overnight|"
+    r"long|briefly|lifetime|life|ever|since|from|moment|once|all|always|through\w*|term|duration|period|for|time|ages)\b"
+)
+_CAUSE = re.compile(
+    r"\b(?:because|since|as|so|to|for|due|in order|owing|thanks|that|by|if|when|otherwise|it|they|he|she|from|of|"
+    r"with|without|can|could|may|might|will|would|is|are|was|were|has|have|had|not|no|\w+ing|\w+ed)\b"
+)
+_UNITS_ALONE = re.compile(
+    rf"^(?:about|around|up to|at least|exactly|over|under|at|of|for|within|after|nearly|roughly)*\s*"
+    rf"(?:[$€£]\s*)?{_NUMBER}(?:[ -](?:to|and|{_NUMBER}))*[ -]*"
+    r"(?:percent|per cent|%|kilo\w*|grams?|kg|g|mm|cm|m|km|\w*metres?|\w*meters?|\w*litres?|\w*liters?|volts?|v|"
+    r"watts?|w|amps?|degrees?|bar|pounds?|dollars?|euros?|pence|cents?|[$€£%]|hertz|decibels?|miles?|inches|feet|pages?)?$"
+)
+_OPEN_PREPOSITION = re.compile(
+    r"^(?:in|on|at|under|behind|inside|beside|beneath|near|into|onto|above|below|until|after|before|within)\b"
+)
+
+
+def _how_many(answer: str) -> bool:
+    return not _QUANTITY.search(answer)
+
+
+def _how_long(answer: str) -> bool:
+    return not _LENGTH.search(answer)
+
+
+def _who(answer: str) -> bool:
+    return bool(_UNITS_ALONE.search(answer) or _DURATION.search(answer) or _OPEN_PREPOSITION.search(answer))
+
+
+def _where(answer: str) -> bool:
+    return bool(
+        _UNITS_ALONE.search(answer) or _DURATION.search(answer) or answer.startswith(("because ", "every ", "to "))
+    )
+
+
+def _when(answer: str) -> bool:
+    return bool(_PLACE.search(answer)) or not _TIME.search(answer)
+
+
+def _why(answer: str) -> bool:
+    return bool(_UNITS_ALONE.search(answer) or _DURATION.search(answer)) or not _CAUSE.search(answer)
+
+
+def _how(answer: str) -> bool:
+    return bool(_UNITS_ALONE.search(answer) or _DURATION.search(answer)) and not answer.startswith(("for ", "at "))
+
+
+# The first row whose pattern the question matches decides; no row means that anything may answer.
+_ROWS: Sequence[tuple[str, re.Pattern[str], Callable[[str], bool]]] = [
+    (name, re.compile(pattern), misfit)
+    for name, pattern, misfit in (
+        ("how many", r"\bhow many\b", _how_many),
+        ("how much", r"\bhow much\b", _how_many),
+        ("how often", r"\bhow (?:often|frequently)\b", lambda a: not _FREQUENCY.search(a)),
+        ("how long", r"\bhow long\b", _how_long),
+        (
+            "how far",
+            r"\bhow (?:far|tall|heavy|deep|wide|high|fast|hot|cold|old|big|large|thick)\b",
+            lambda a: not _QUANTITY.search(a) and not re.search(r"\b(?:very|as|than|too|to|so)\b", a),
+        ),
+        (
+            "what year",
+            r"\b(?:what|which) (?:year|century|decade)\b",
+            lambda a: not re.search(r"\d|century|decade|year", a),
+        ),
+        ("who", r"^(?:who|whom)\b", _who),
+        ("where", r"^where\b", _where),
+        ("when", r"^when\b|\bwhat time\b", _when),
+        ("why", r"^why\b", _why),
+        ("how", r"^how (?:do|does|did|can|should|is|are|was|were|must|will)\b", _how),
+        ("what colour", r"\b(?:what|which) colou?r\b", lambda a: bool(_UNITS_ALONE.search(a) or _DURATION.search(a))),
+    )
+]
+
+
+def _answer_type_faults(record: Record) -> Sequence[str] | None:
+    if record.kind != "qa":
+        return None
+    question = " ".join(read(record.question).words)
+    answer = " ".join(read(record.answer).words)
+    faults = []
+    for name, pattern, misfit in _ROWS:
+        if pattern.search(question):
+            faults = [f"no answer to {name!r}"] if misfit(answer) else []
+            break
+    return faults + (_cuts(record) if record.evidence else [])
+
+
+def _cuts(record: Record) -> list[str]:
+    """Find an answer that starts after the number of its quantity, or stops inside a name.
+
+    What stands in the question ("Which room …?" with "Fern" of "the Fern Room") may be left out.
+    """
+    assert record.evidence is not None
+    source, answer = read(record.evidence.text), read(record.answer)
+    start = find_span(answer.words, source.words)
+    if start < 0 or find_span(answer.words, source.words[start + 1 :]) >= 0:
+        return []
+    end, asked = start + len(answer.words), set(read(record.question).words)
+    faults = []
+    if start and _is_number(source.words[start - 1]) and _touch(record, start) and not _is_number(answer.words[0]):
+        faults.append("cut after a number")
+    follows = source.tokens[end] if end < len(source.tokens) and _touch(record, end) else ""
+    named = answer.tokens[-1][0].isupper() and answer.words[-1] not in STOPWORDS
+    if named and follows and (follows[0].isupper() or follows[0].isdigit()) and follows.casefold() not in asked:
+        faults.append("cut inside a name")
+    return faults
+
+
+def _is_number(word: str) -> bool:
+    return word[0].isdigit() or word in NUMBER_WORDS
+
+
+def _touch(record: Record, place: int) -> bool:
+    """Whether nothing but space parts the words of the evidence around `place`."""
+    assert record.evidence is not None
+    return _gap(record.evidence.text, place)
+
+
+@lru_cache(maxsize=32768)
+def _gap(text: str, place: int) -> bool:
+    spans = read(text).spans
+    return not text[spans[place - 1][1] : spans[place][0]].strip()
+
+
+ANSWER_TYPE = FaultScorer("answer_type", _answer_type_faults)

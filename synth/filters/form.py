@@ -1,0 +1,227 @@
+"""The score `form`: is the pair whole, clean and able to stand alone? Reads no model and no meaning.
+
+A table of small named checks; each names one defect, and a new defect is one more row. Checks on
+wording are for English and stay silent on other languages; the rest hold for any text.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from synth.core.records import Record
+from synth.filters.base import FaultScorer
+from synth.filters.words import STOPWORDS, Text, find_span, names, numbers, read, squeeze, without_articles
+
+_MARKUP = re.compile(
+    r"</?think|<\|[^|>]*\|>|</?(?:div|span|p|br|b|i|table|tr|td|ul|li|a|html|body|passage|answer|question)\b[^>]*>"
+    r"|\[/?INST\]|<</?SYS>>|[{,]\s*\"(?:question|answer|evidence)\"\s*:|\"\s*[}\]]\s*$|\\n|\\u[0-9a-f]{4}"
+    r"|^\s*(?:question|answer|q|a|user|assistant)\s*:",
+    re.IGNORECASE,
+)
+_ENCODING = re.compile(
+    "[\N{REPLACEMENT CHARACTER}\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+    "|\u00c3[\u0080-\u00bf\u2018-\u2122]|\u00e2\u20ac|\u00c2[\u00a0-\u00bf]"
+)
+_SOURCE = r"(?:passage|text|excerpt|context|paragraph|document|article|snippet|section|information)"
+_BOILERPLATE = re.compile(
+    rf"\b(?:(?:according to|based on|as (?:stated|mentioned|described) in|in|from|by) (?:the|this) "
+    rf"(?:above |given |provided |following )?{_SOURCE}\b"
+    rf"|the (?:above|given|provided) {_SOURCE}\b|(?:the|this) (?:passage|excerpt|snippet)\b"
+    rf"|(?:the|this) {_SOURCE} (?:says|states|mentions|describes|does not (?:say|state|mention|specify))"
+    r"|(?:mentioned|described|stated|listed|given) (?:above|below|earlier|previously)"
+    r"|as an? (?:ai|language model|large language)"
+    r"|i(?:'m| am) (?:sorry|unable)|i can(?:not|'t) (?:answer|help|assist))",
+    re.IGNORECASE,
+)
+_QUESTION_END = re.compile(r"[?？؟;]['\")\]»”’*_\s]*$")
+_PRONOUNS = frozenset(["it", "they", "them", "he", "she", "him"])
+_POINTERS = frozenset(["this", "these", "those"])
+_DETERMINERS = frozenset(
+    ["the", "a", "an", "your", "each", "every", "any", "all", "no", "some", "both", "another", "its", "my", "our"]
+)
+_FRAME = frozenset(
+    [
+        "happen",
+        "happens",
+        "happening",
+        "much",
+        "many",
+        "long",
+        "often",
+        "far",
+        "old",
+        "soon",
+        "kind",
+        "type",
+        "sort",
+        "time",
+    ]
+)
+_DANGLING_END = frozenset(
+    [
+        "and",
+        "or",
+        "but",
+        "nor",
+        "the",
+        "a",
+        "an",
+        "of",
+        "than",
+        "such",
+        "because",
+        "your",
+        "its",
+        "their",
+        "which",
+        "whose",
+        "at",
+        "from",
+        "for",
+    ]
+)
+_DANGLING_START = frozenset(["and", "or", "but", "nor", "which", "whose", "such", "than", "though", "of"])
+_EMPTY_WORDS = frozenset(
+    [
+        "just",
+        "such",
+        "so",
+        "then",
+        "also",
+        "it",
+        "too",
+        "very",
+        "that",
+        "this",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "am",
+        "do",
+        "does",
+        "did",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FormLimits:
+    """Length bands, in words (runs of letters or digits)."""
+
+    min_question_words: int = 3
+    max_question_words: int = 60
+    max_answer_words: int = 300
+
+
+def form_scorer(limits: FormLimits) -> FaultScorer:
+    """Return the scorer `form`: 1 where a record has none of the defects of the table, else 0."""
+    checks = {**_CHECKS, **_length_checks(limits)}
+    return FaultScorer("form", lambda record: [name for name, faulty in checks.items() if faulty(record)])
+
+
+def _length_checks(limits: FormLimits) -> Mapping[str, Callable[[Record], bool]]:
+    return {
+        "short_question": lambda r: 0 < len(read(r.question).words) < limits.min_question_words and _is_qa(r),
+        "long_question": lambda r: len(read(r.question).words) > limits.max_question_words and _is_qa(r),
+        "long_answer": lambda r: len(read(r.answer).words) > limits.max_answer_words,
+    }
+
+
+def _is_qa(record: Record) -> bool:
+    return record.kind == "qa"
+
+
+def _not_a_question(record: Record) -> bool:
+    return _is_qa(record) and bool(record.question.strip()) and not _QUESTION_END.search(record.question)
+
+
+def _answer_in_question(record: Record) -> bool:
+    """The question gives its answer away; a choice ("red or green?") and yes or no are let be."""
+    question = read(record.question).words
+    answer = without_articles(read(record.answer).words)
+    if not _is_qa(record) or "or" in question or answer in {("yes",), ("no",), ("not",)}:
+        return False
+    return find_span(answer, without_articles(question)) >= 0
+
+
+def _repeats(record: Record) -> bool:
+    return any(_loops(read(text)) for text in (record.question, record.answer))
+
+
+def _loops(text: Text) -> bool:
+    """Whether up to four words stand three times in a row, or fewer than half of many trigrams are new."""
+    words = text.words
+    for size in range(1, 5):
+        run = 0
+        for i in range(size, len(words)):
+            run = run + 1 if words[i] == words[i - size] else 0
+            if run >= 2 * size:
+                return True
+    trigrams = [words[i : i + 3] for i in range(len(words) - 2)]
+    return len(trigrams) >= 12 and len(set(trigrams)) * 2 < len(trigrams)
+
+
+def _markup(record: Record) -> bool:
+    return any(_MARKUP.search(text) for text in (record.question, record.answer))
+
+
+def _encoding(record: Record) -> bool:
+    return any(_ENCODING.search(text) for text in (record.question, record.answer))
+
+
+def _boilerplate(record: Record) -> bool:
+    """The pair talks about its source or its writer, in words that are not the source's own."""
+    found = [m.group() for text in (record.question, record.answer) for m in _BOILERPLATE.finditer(squeeze(text))]
+    return bool(found) and any(phrase.casefold() not in squeeze(record.context).casefold() for phrase in found)
+
+
+def _dangling_question(record: Record) -> bool:
+    """A pronoun that nothing in the question explains: "How often should they be cleaned?".
+
+    Only where no determiner, name, number or plural stands before it and no clause follows that an "it"
+    could announce ("How long does it take to ..."); a later turn of a conversation may use any pronoun.
+    """
+    if not _is_qa(record) or sum(m.role == "user" for m in record.prompt) > 1:
+        return False
+    text = read(record.question)
+    for i, word in enumerate(text.words):
+        following = text.words[i + 1 : i + 2]
+        pointer = word in _POINTERS and (not following or following[0] in STOPWORDS or following == ("mean",))
+        if word not in _PRONOUNS and not pointer:
+            continue
+        before = text.words[:i]
+        if _DETERMINERS & set(before) or (word == "it" and {"to", "that", "when", "if"} & set(text.words[i + 1 :])):
+            return False
+        said = [w for w in before if w not in STOPWORDS and w not in _FRAME]
+        opening = record.question[: text.spans[i][0]]
+        return len(said) <= 1 and not any(w.endswith("s") for w in said) and not (names(opening) | numbers(opening))
+    return False
+
+
+def _fragment(record: Record) -> bool:
+    """The answer is a piece cut at a joint: "and the lid", "such", "the card or"."""
+    words = read(record.answer).words
+    if not _is_qa(record) or not words:
+        return False
+    return (
+        words[0] in _DANGLING_START
+        or (words[-1] in _DANGLING_END and not (words[-1] == "a" and read(record.answer).tokens[-1] == "A"))
+        or set(words) <= _EMPTY_WORDS
+    )
+
+
+_CHECKS: Mapping[str, Callable[[Record], bool]] = {
+    "empty_question": lambda r: not r.question.strip(),
+    "empty_answer": lambda r: not any(c.isalnum() for c in r.answer),
+    "not_a_question": _not_a_question,
+    "answer_in_question": _answer_in_question,
+    "repetition": _repeats,
+    "markup": _markup,
+    "encoding": _encoding,
+    "boilerplate": _boilerplate,
+    "dangling_question": _dangling_question,
+    "fragment_answer": _fragment,
+}

@@ -1,0 +1,195 @@
+"""Is the pair about the passage? The scores `evidence`, `groundedness`, `facts` and `relevance`.
+
+Each looks for words, not for meaning: cheap, explainable, and measured on human pairs (docs/filters.md).
+A record without evidence is read against its whole passage.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from synth.core.records import Record
+from synth.filters.base import FaultScorer, ShareScorer
+from synth.filters.words import STOPWORDS, find_span, names, numbers, read, squeeze, without_articles
+
+_REPLY = frozenset(["yes", "no", "yeah", "nope", "correct", "true", "false"])
+# Words that a question needs for its form and no passage has to hold.
+_FRAME = frozenset(
+    [
+        "happen",
+        "happens",
+        "color",
+        "colour",
+        "kind",
+        "type",
+        "sort",
+        "name",
+        "call",
+        "called",
+        "purpose",
+        "reason",
+        "way",
+        "time",
+        "day",
+        "year",
+        "month",
+        "number",
+        "amount",
+        "percentage",
+        "use",
+        "used",
+        "using",
+        "difference",
+        "mean",
+    ]
+)
+_UNITS = {
+    form: forms.split()[0]
+    for forms in (
+        "g gram grams",
+        "kg kilogram kilograms kilo kilos",
+        "mm millimetre millimetres millimeter millimeters",
+        "cm centimetre centimetres centimeter centimeters",
+        "m metre metres meter meters",
+        "km kilometre kilometres kilometer kilometers",
+        "ml millilitre millilitres milliliter milliliters",
+        "l litre litres liter liters",
+        "v volt volts",
+        "w watt watts",
+        "a amp amps ampere amperes",
+        "hz hertz",
+        "db decibel decibels",
+        "s second seconds sec secs",
+        "min minute minutes mins",
+        "h hour hours hr hrs",
+        "day days",
+        "week weeks",
+        "month months",
+        "year years",
+        "$ dollar dollars usd",
+        "€ euro euros eur",
+        "£ pound pounds gbp",
+        "% percent percentage",
+        "degree degrees °",
+        "bar bars",
+        "am",
+        "pm",
+        "page pages",
+        "time times",
+    )
+    for form in forms.split()
+}
+
+
+def _evidence_faults(record: Record) -> Sequence[str] | None:
+    """Find a quotation that the passage does not hold, white space apart."""
+    if record.evidence is None:
+        return None
+    quoted = squeeze(record.evidence.text)
+    if not any(c.isalnum() for c in quoted):
+        return ["empty"]
+    text = _squeezed(record.context)
+    start = text.find(quoted)
+    while start >= 0:
+        end = start + len(quoted)
+        if not (_joined(text, start) or _joined(text, end)):
+            return []
+        start = text.find(quoted, start + 1)
+    return ["not in the passage"]
+
+
+@lru_cache(maxsize=4096)
+def _squeezed(text: str) -> str:
+    return squeeze(text)
+
+
+def _joined(text: str, place: int) -> bool:
+    """Whether `place` is inside a word."""
+    return 0 < place < len(text) and text[place - 1].isalnum() and text[place].isalnum()
+
+
+def _groundedness(record: Record) -> float | None:
+    """Measure the share of the answer that its source holds.
+
+    1 where the answer stands in the evidence (or else the passage) as whole words in a row, case and
+    articles apart. Otherwise the share of its content words, crudely stemmed, that are in the evidence,
+    or in the question and the passage both (a full sentence repeats its question): ROUGE-1 precision
+    (Lin 2004) over content words. A mere yes or no has no score.
+    """
+    source = read(record.evidence.text if record.evidence else record.context)
+    answer = read(record.answer)
+    words = without_articles(answer.words)
+    if not words or set(words) <= _REPLY:
+        return None
+    if find_span(words, without_articles(source.words)) >= 0:
+        return 1.0
+    stems = [s for s, w in zip(answer.stems, answer.words, strict=True) if w not in STOPWORDS and w not in _REPLY]
+    if not stems:
+        return 0.0
+    known = set(source.stems) | (set(read(record.question).stems) & set(read(record.context).stems))
+    return sum(s in known for s in stems) / len(stems)
+
+
+def _fact_faults(record: Record) -> Sequence[str]:
+    """Find numbers, units and names of the pair that neither the passage nor its document's name holds."""
+    faults = []
+    title = _title(record.document_id)
+    known_numbers = numbers(record.context) | numbers(title)
+    known_words = set(read(record.context).words) | set(read(title).words)
+    pieces = {part for word in known_words for part in re.split(r"[-._/]", word)}
+    for role, text in (("question", record.question), ("answer", record.answer)):
+        faults += [f"number {n} of the {role}" for n in sorted(numbers(text) - known_numbers)]
+        faults += [
+            f"name {n} of the {role}"
+            for n in sorted(names(text) - known_words)
+            if not set(re.split(r"[-._]", n)) <= pieces and n.rstrip("s") not in known_words
+        ]
+    units, known_units = measures(record.answer), measures(record.context)
+    measured = {number for number, _ in known_units}
+    faults += [f"unit {u} of {n}" for n, u in sorted(units - known_units) if n in measured]
+    return faults
+
+
+@lru_cache(maxsize=4096)
+def _title(document_id: str) -> str:
+    """Return the words of a document's path, since a heading may name what the passage calls "it"."""
+    return re.sub(r"[-._/]+", " ", document_id.casefold())
+
+
+@lru_cache(maxsize=32768)
+def measures(text: str) -> frozenset[tuple[str, str]]:
+    """Return the `(number, unit)` pairs of `text` whose unit is a known one, as ("24", "v")."""
+    words = read(text).words
+    found = set()
+    for left, right in zip(words, words[1:], strict=False):
+        for number, unit in ((left, right), (right, left)):
+            if unit in _UNITS and (values := numbers(number)) and (unit is right or not unit.isalpha()):
+                found |= {(value, _UNITS[unit]) for value in values}
+    return frozenset(found)
+
+
+def _relevance(record: Record) -> float | None:
+    """Measure the share of the question's content words that come from its source.
+
+    A word of the evidence (or of the passage, where there is no evidence) counts 1, one of the rest of
+    the passage or of the document's name a half. Words that only give a question its form do not count.
+    """
+    if record.kind != "qa":
+        return None
+    question = read(record.question)
+    stems = [
+        s
+        for s, w, before in zip(question.stems, question.words, ("", *question.words), strict=False)
+        if w not in STOPWORDS and w not in _FRAME and before != "how"
+    ]
+    if not stems:
+        return None
+    around = set(read(record.context).stems) | set(read(_title(record.document_id)).stems)
+    near = set(read(record.evidence.text).stems) if record.evidence else around
+    return sum(1.0 if s in near else 0.5 if s in around else 0.0 for s in stems) / len(stems)
+
+
+EVIDENCE = FaultScorer("evidence", _evidence_faults)
+GROUNDEDNESS = ShareScorer("groundedness", _groundedness)
+FACTS = FaultScorer("facts", _fact_faults)
+RELEVANCE = ShareScorer("relevance", _relevance)

@@ -1,0 +1,191 @@
+"""The score `negation`: is a "not" of the source still a "not" in the pair, and none where there was none?
+
+Words decide, clause by clause. A negation of the evidence counts where the pair uses what it negates
+("Do not place it on carpet" and a question about placing); then the question or the answer has to carry
+a negation as well. Two negations in one clause may cancel out, so there either way passes.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from synth.core.records import Record
+from synth.core.sentences import split_sentences
+from synth.filters.base import FaultScorer
+from synth.filters.words import STOPWORDS, Text, find_span, read, without_articles
+
+_NEGATORS = frozenset(
+    [
+        "not",
+        "no",
+        "never",
+        "none",
+        "neither",
+        "nor",
+        "nobody",
+        "nothing",
+        "nowhere",
+        "cannot",
+        "without",
+        "avoid",
+        "avoids",
+        "avoided",
+        "avoiding",
+        "refuse",
+        "refuses",
+        "refused",
+        "refusing",
+        "forbidden",
+        "forbid",
+        "forbids",
+        "prohibited",
+        "prohibit",
+        "prohibits",
+    ]
+)
+# What a pair may say in the place of a negation.
+_EQUIVALENT = _NEGATORS | frozenset(
+    [
+        "prevent",
+        "prevents",
+        "prevented",
+        "fail",
+        "fails",
+        "failed",
+        "failing",
+        "lack",
+        "lacks",
+        "lacking",
+        "exclude",
+        "excludes",
+        "excluded",
+        "except",
+        "excluding",
+        "ineligible",
+        "unable",
+        "impossible",
+        "banned",
+        "ban",
+        "bans",
+        "disallowed",
+        "barred",
+        "stop",
+        "stops",
+        "free",
+        "instead",
+        "rather",
+        "against",
+        "only",
+        "unless",
+        "wrong",
+        "dangerous",
+        "harmful",
+        "danger",
+        "risk",
+        "decline",
+        "declines",
+        "declined",
+        "reject",
+        "rejects",
+        "rejected",
+        "deny",
+        "denies",
+        "denied",
+        "invalid",
+        "hardly",
+        "rarely",
+        "seldom",
+        "absence",
+        "missing",
+    ]
+)
+_PREFIXED = re.compile(r"(?:un|non-?|dis|in|im|ir)[a-z]{5,}")
+_EXCEPTION = frozenset(["until", "till", "unless", "before", "except", "other"])
+_CLAUSE = re.compile(r"[,;:()]|\s-+\s|\b(?:but|although|though|whereas|while|because|and (?=(?:never|not|do not)\b))\b")
+# "no later than", "not only", "whether or not", "No. 5": negators in form alone.
+_NOT_NEGATING = re.compile(
+    r"\b(?:(?:no|not)\s+(?:more|less|fewer|later|earlier|longer|larger|bigger|higher|lower|greater|sooner|shorter|heavier)"
+    r"\s+than|not\s+only|not\s+just|not\s+necessarily|whether\s+or\s+not|or\s+not|if\s+not|why\s+not|no\.\s*\d+)",
+    re.IGNORECASE,
+)
+
+
+def _negation_faults(record: Record) -> Sequence[str] | None:
+    """Find a negation that was lost or added on the way from the source to the pair."""
+    if record.kind != "qa":
+        return None
+    source = record.evidence.text if record.evidence else _sentence_of(record)
+    pair = f"{record.question} {record.answer}"
+    said = _negated(record.question) or _negated(record.answer)
+    # A free-form answer may draw its negation from elsewhere in the passage; a quotation may not.
+    if said and not _denies(source if record.evidence else record.context):
+        return ["added"]
+    answer = without_articles(read(record.answer).words)
+    used = set(read(pair).content)
+    for clause in _clauses(source):
+        count = len(_negators(clause))
+        if count and _uses(clause, used) and _lost(clause, count, record, answer):
+            return ["lost"]
+    return []
+
+
+def _lost(clause: str, count: int, record: Record, answer: Sequence[str]) -> bool:
+    asked, replied = _negated(record.question), _negated(record.answer)
+    if count == 1 and not _EXCEPTION & set(read(clause).words):
+        return not (_denies(record.question) or _denies(record.answer))
+    if asked:
+        return False
+    # Of two negations the answer may keep both or none: one alone turns the meaning round.
+    opens = bool(answer) and answer[0] in _EXCEPTION | {"without"}
+    return opens or (replied and 0 < len(_negators(record.answer)) < count)
+
+
+def _sentence_of(record: Record) -> str:
+    """Return the sentence of the passage that holds the answer, where just one does, or an empty text."""
+    answer = without_articles(read(record.answer).words)
+    holding = [s for s in _sentences(record.context) if find_span(answer, without_articles(read(s).words)) >= 0]
+    return holding[0] if len(holding) == 1 else ""
+
+
+@lru_cache(maxsize=2048)
+def _sentences(text: str) -> tuple[str, ...]:
+    return tuple(sentence.text for sentence in split_sentences(text))
+
+
+@lru_cache(maxsize=32768)
+def _clauses(text: str) -> tuple[str, ...]:
+    return tuple(piece for piece in _CLAUSE.split(_NOT_NEGATING.sub(" ", text)) if piece and piece.strip())
+
+
+@lru_cache(maxsize=32768)
+def _negators(text: str) -> tuple[int, ...]:
+    """Return the places of the words of `text` that negate."""
+    words = read(_NOT_NEGATING.sub(" ", text)).words
+    return tuple(i for i, w in enumerate(words) if w in _NEGATORS or w.endswith("n't"))
+
+
+def _negated(text: str) -> bool:
+    """Whether `text` says "not" in so many words; a leading yes or no answers and negates nothing."""
+    places = _negators(text)
+    return bool(places) and not (places == (0,) and read(text).words[0] == "no")
+
+
+def _denies(text: str) -> bool:
+    """Whether `text` negates, or says in other words what a negation would say."""
+    if _negators(text):
+        return True
+    return any(w in _EQUIVALENT or _PREFIXED.fullmatch(w) for w in read(text).words)
+
+
+def _uses(clause: str, used: set[str]) -> bool:
+    """Whether the pair uses a content word that the first negator of `clause` governs (those after it).
+
+    A negator at the end of its clause governs what stands before it.
+    """
+    text: Text = read(clause)
+    first = _negators(clause)[0]
+    governed = [s for s, w in zip(text.stems[first + 1 :], text.words[first + 1 :], strict=True) if w not in STOPWORDS]
+    return bool(set(governed or text.content) & used)
+
+
+NEGATION = FaultScorer("negation", _negation_faults)

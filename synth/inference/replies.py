@@ -1,0 +1,154 @@
+"""Reading what a chat endpoint sends: a completion, or an error that says what to do about it."""
+
+import email.utils
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from synth.core.calls import Completion, Usage
+from synth.core.errors import InferenceError
+
+# What a server asks us to try again: timeouts, conflicts, rate limits and its own faults.
+RETRIED = frozenset({408, 409, 429, *range(500, 600)})
+
+_QUOTED = 300
+_TOO_LONG = re.compile(r"context.?length|max_model_len|maximum model length|too many tokens|too long", re.I)
+
+
+class UnusableReplyError(InferenceError):
+    """A reply of the right status that holds no completion; asking again may help."""
+
+
+def completion_of(body: bytes, key: str) -> Completion:
+    """Read the body of a 200 reply.
+
+    Raises:
+        UnusableReplyError: it is not JSON or has no choices.
+        InferenceError: the model refused, called a tool, or wrote nothing.
+    """
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise UnusableReplyError(
+            f"the reply is not JSON: {quote(body)}", fix="check that the URL is an OpenAI-compatible endpoint"
+        ) from error
+    choices = data.get("choices") if isinstance(data, dict) else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise UnusableReplyError(f"the reply has no choices: {quote(message_of(body))}")
+    choice = choices[0]
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else {}
+    finish = str(choice.get("finish_reason") or "stop")
+    text = _text(message.get("content"))
+    if text is None:
+        raise _no_text(message, finish)
+    counts = data.get("usage")
+    return Completion(text, finish, _usage(counts if isinstance(counts, dict) else {}), key)
+
+
+def _text(content: Any) -> str | None:  # noqa: ANN401  (any JSON)
+    if isinstance(content, list):  # some servers send text in parts
+        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        return "".join(part for part in parts if isinstance(part, str)) if parts else None
+    return content if isinstance(content, str) else None
+
+
+def _usage(counts: Mapping[str, Any]) -> Usage:
+    def count(name: str) -> int:
+        value = counts.get(name)
+        return value if isinstance(value, int) and value >= 0 else 0
+
+    return Usage(count("prompt_tokens"), count("completion_tokens"))
+
+
+def _no_text(message: Mapping[str, Any], finish: str) -> InferenceError:
+    refusal = message.get("refusal")
+    if refusal:
+        return InferenceError(f"the model refused: {quote(str(refusal))}", fix="drop or reword this passage")
+    if message.get("tool_calls"):
+        return InferenceError("the model called a tool instead of writing text", fix="serve it without tools")
+    if finish == "content_filter":
+        return InferenceError("the provider's content filter withheld the reply", fix="drop this passage")
+    if message.get("reasoning_content") or message.get("reasoning") or finish == "length":
+        return InferenceError(
+            "the model used all of max_tokens before it began its answer",
+            fix="raise max_tokens, or switch its thinking off",
+        )
+    return InferenceError(f"the reply has no text (finish_reason {finish!r})")
+
+
+def refusal_of(status: int, message: str, *, where: str, served: str, listed: str) -> InferenceError:
+    """Return the error for a status that asking again would not change.
+
+    Args:
+        status: the HTTP status.
+        message: the server's own words.
+        where: the URL, without credentials.
+        served: the model's name that was asked for.
+        listed: what the endpoint says it serves, in words; may be empty.
+    """
+    said = f" ({quote(message)})" if message else ""
+    if status in {401, 403}:
+        return InferenceError(
+            f"the endpoint answers {status}: it does not accept the key{said}",
+            where=where,
+            fix="set SYNTH_API_KEY (or OPENAI_API_KEY) in the environment",
+        )
+    if 300 <= status < 400:
+        return InferenceError(f"the endpoint redirects{said}", where=where, fix="give the URL it leads to")
+    if status == 404 and not has_version(where):
+        return InferenceError(
+            f"there is no chat endpoint at this address{said}", where=where, fix="the URL should end in /v1"
+        )
+    if status == 404:
+        return InferenceError(f"the endpoint has no model {served!r}{said}", where=where, fix=listed or None)
+    if status == 413 or _TOO_LONG.search(message):
+        return InferenceError(
+            f"the request is longer than the model's context{said}",
+            where=where,
+            fix="make the passages smaller, lower max_tokens, or serve the model with a longer context",
+        )
+    return InferenceError(f"the endpoint answers {status}{said}", where=where)
+
+
+def has_version(url: str) -> bool:
+    """Whether the path of an endpoint's URL names an API version, as `/v1` does."""
+    return re.search(r"/v\d+(beta)?(/|$)", url) is not None
+
+
+def message_of(body: bytes) -> str:
+    """Return the server's own words from an error's body, in whichever form it has."""
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body[: 4 * _QUOTED].decode(errors="replace").strip()
+    for _ in range(3):  # {"error": {"message": …}}, {"message": …}, {"error": …}, {"detail": …}
+        if not isinstance(data, dict):
+            break
+        data = data.get("error") or data.get("message") or data.get("detail") or ""
+    return data if isinstance(data, str) else orjson.dumps(data).decode()
+
+
+def quote(text: str | bytes) -> str:
+    """Return the beginning of a text on one line, for an error."""
+    if isinstance(text, bytes):
+        text = text[: 4 * _QUOTED].decode(errors="replace")
+    line = " ".join(text.split())
+    return line if len(line) <= _QUOTED else f"{line[:_QUOTED]}…"
+
+
+def retry_after(header: str | None) -> float | None:
+    """Return the seconds that a Retry-After header asks for (a number or a date), or None."""
+    if not header:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return max(0.0, seconds) if seconds < float("inf") else None

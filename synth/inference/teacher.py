@@ -1,0 +1,96 @@
+"""What a generator asks through: each call is numbered, seeded, and answered from the journal if it can be."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from synth.core.calls import ChatRequest, Completion, Endpoint, Sampling
+from synth.core.fingerprint import canonical_json
+from synth.core.records import Message
+from synth.inference.journal import Journal
+
+CALLS_PER_ROUND = 1_000_000
+
+
+class JournaledTeacher:
+    """A `Teacher` whose answered calls are never paid for again.
+
+    Make one per passage, generator and round. Requests that are equal within it get the indices 0, 1, 2 …
+    in the order of asking; round r starts at r × 1,000,000, so a later round asks anew and never meets
+    an earlier one's key. Where the sampling has no seed, one is derived from the run's seed and the
+    request, so the replies do not depend on the order in which they came.
+
+    Args:
+        endpoint: what answers.
+        journal: where answers are looked up and kept.
+        seed: the run's seed.
+        sampling: used where a call names none.
+        round: counts the passes over the same passages, from 0.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        journal: Journal,
+        *,
+        seed: int,
+        sampling: Sampling,
+        round: int = 0,  # noqa: A002  (the word for it; the builtin is not used here)
+    ) -> None:
+        self._endpoint, self._journal = endpoint, journal
+        self._seed, self._sampling, self._round = seed, sampling, round
+        self._asked: Counter[str] = Counter()
+        self._messages: list[tuple[Message, ...]] = []
+        self._answers: list[Completion | None] = []
+
+    @property
+    def calls(self) -> list[Completion]:
+        """Every completion it gave, in the order of asking."""
+        return [answer for answer in self._answers if answer is not None]
+
+    @property
+    def prompt_sha256(self) -> str:
+        """SHA-256 over the messages of all calls, in the order of asking."""
+        asked = [[m.to_json() for m in messages] for messages in self._messages]
+        return hashlib.sha256(canonical_json(asked)).hexdigest()
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        schema: Mapping[str, Any] | None = None,
+        sampling: Sampling | None = None,
+    ) -> Completion:
+        """Ask the model, or give the journal's answer; calls may run at the same time.
+
+        Raises:
+            InferenceError: no answer came, after all retries.
+            RunError: the answer cannot be written to the journal.
+        """
+        request = self._numbered(ChatRequest(tuple(messages), sampling or self._sampling, schema))
+        key = request.key(self._endpoint.model, self._endpoint.revision)
+        place = len(self._answers)
+        self._answers.append(None)
+        self._messages.append(request.messages)
+        completion = await self._journal.answer(key, request, self._endpoint.complete)
+        self._answers[place] = completion
+        return completion
+
+    def _numbered(self, request: ChatRequest) -> ChatRequest:
+        """Return the request with its index, and with a seed where it had none."""
+        model, revision = self._endpoint.model, self._endpoint.revision
+        asked = request.key(model, revision)
+        numbered = replace(request, index=self._round * CALLS_PER_ROUND + self._asked[asked])
+        self._asked[asked] += 1
+        if numbered.sampling.seed is not None:
+            return numbered
+        seed = derived_seed(self._seed, numbered.key(model, revision))
+        return replace(numbered, sampling=replace(numbered.sampling, seed=seed))
+
+
+def derived_seed(run_seed: int, key: str) -> int:
+    """Return the seed of one call, in [0, 2³¹): a hash of the run's seed and of the key of the unseeded request."""
+    digest = hashlib.sha256(canonical_json([run_seed, key])).digest()
+    return int.from_bytes(digest[:4]) & 0x7FFF_FFFF
