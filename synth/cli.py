@@ -46,7 +46,7 @@ Heldout = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Preset = Annotated[str | None, setting(FilterConfig, "preset")]
-Rule = Annotated[list[str] | None, setting(FilterConfig, "rules", "--rule")]
+Rule = Annotated[list[str] | None, setting(FilterConfig, "rule")]
 ValidationShare = Annotated[float | None, setting(FilterConfig, "validation_share")]
 
 
@@ -109,8 +109,8 @@ def generate_command(
     filter_settings = _filter_config(
         tables, preset, rule, validation_share, num_records=settings.num_records, seed=seed
     )
-    if heldout is not None:
-        load_heldout(heldout)  # A bad line should stop us now, not after hours of calls.
+    # A bad line in the held-out file or an unknown score in a rule should stop us now, not after hours of calls.
+    decide([], filter_settings, load_heldout(heldout) if heldout else None)
     # `module:name` means a module in the folder where the user stands, as `python -m` has it.
     sys.path.insert(0, "")
     target = Run.create(run or Path("runs") / docs[0].resolve().name)
@@ -251,7 +251,7 @@ def _filter_config(
 ) -> FilterConfig:
     flags = {
         "preset": preset,
-        "rules": tuple(rule) if rule else None,
+        "rule": tuple(rule) if rule else None,
         "validation_share": validation_share,
         "num_records": num_records,
         "seed": seed,

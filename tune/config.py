@@ -22,7 +22,7 @@ class TuneConfig(BaseModel):
     """The branch, tag or commit of a hub student. Default: its main branch."""
 
     method: Literal["lora", "full"] = "lora"
-    """Train a small adapter beside frozen weights ("lora"), or every weight at about 16 bytes of memory each ("full")."""
+    """Train a small adapter beside frozen weights ("lora"), or every weight ("full", about 16 bytes of memory each)."""
 
     candidate: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None
     """The name under students/. Default: the method and eight digits that follow from settings and data, so

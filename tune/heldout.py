@@ -54,9 +54,7 @@ def open_heldout(run: Run, path: Path) -> OpenedSet:
             fix=f"run `synth filter {run.path} --heldout {path}`, then `tune sft` again",
         )
     validation = [row for _, row in read_lines(run.validation_path)] if run.validation_path.is_file() else []
-    return OpenedSet(
-        heldout, rows, _places(heldout.items, rows, validation), tuple(_doubts(run, heldout))
-    )
+    return OpenedSet(heldout, rows, _places(heldout.items, rows, validation), tuple(_doubts(run, heldout)))
 
 
 def leaked_questions(items: Sequence[HeldoutItem], rows: Sequence[Mapping[str, Any]]) -> list[HeldoutItem]:

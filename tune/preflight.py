@@ -274,7 +274,7 @@ def _check_row(measured: Measured, ids: list[int], labels: list[int], student: S
         raise RecordError(
             f"{where}: its last labelled token is {tokens[0]!r}, and the student stops only on "
             f"{' or '.join(map(repr, tokens[1:]))}, so it would never learn to stop",
-            fix="use --chat-template plain, or an instruction-tuned student whose template ends turns with a stop token",
+            fix="use --chat-template plain, or an instruction-tuned student whose template ends a turn with one",
         )
     if any(token in student.stop_ids for token in answer[:-1]):
         raise RecordError(

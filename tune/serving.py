@@ -6,19 +6,24 @@ their base take turns, so that neither has to leave room for the other.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
+from synth.inference.server import VLLMServer
 
 from synth.core.calls import Endpoint
 from synth.core.errors import ConfigError, did_you_mean
 from synth.core.fingerprint import fingerprint
 from synth.inference.client import Client, served_models
 from synth.inference.endpoints import api_key
-from synth.inference.server import VLLMServer
 from synth.inference.weights import weights_revision
 from tune.candidate import Candidate
 from tune.contenders import WeightsName

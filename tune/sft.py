@@ -247,7 +247,7 @@ def _fit(job: _Job, notes: _Notes) -> tuple[dict[str, list[Measured]], list[dict
     return kept, dropped
 
 
-def _proven(job: _Job, rows: Mapping[str, Sequence[Measured]], trainer: StudentTrainer) -> dict[str, Labels]:
+def _proven(job: _Job, rows: Mapping[str, list[Measured]], trainer: StudentTrainer) -> dict[str, Labels]:
     """Return what the labels of each side are, proven on the batches that the trainer would take."""
     prepared = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
     return {

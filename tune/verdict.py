@@ -232,9 +232,8 @@ def _row(name: str, scores: Mapping[str, Score]) -> Row:
 def _gap(
     name: str, metric: Literal["f1", "em"], student: Mapping[str, Score], other: Mapping[str, Score], rule: Rule
 ) -> Gap:
-    value = {"f1": lambda score: score.f1, "em": lambda score: score.em}[metric]
     found = paired_difference(
-        [100 * (value(student[question]) - value(other[question])) for question in student],
+        [100 * (_value(student[question], metric) - _value(other[question], metric)) for question in student],
         [student[question].document_id for question in student],
         confidence=rule.confidence,
         resamples=rule.resamples,
@@ -250,6 +249,10 @@ def _gap(
         standard_error=None if found.standard_error is None else round(found.standard_error, 4),
         p_value=None if found.p_value is None else round(found.p_value, 6),
     )
+
+
+def _value(score: Score, metric: Literal["f1", "em"]) -> float:
+    return score.f1 if metric == "f1" else score.em
 
 
 def _decided(verdict: Verdict) -> Verdict:
@@ -272,9 +275,7 @@ def _decided(verdict: Verdict) -> Verdict:
         first = "Reject."
         sentences = [_compared(gap, rule) for gap in failed]
     sentences += [_exact(gap) for name in rule.must_beat if _worse(gap := verdict.gap(name, "em"))]
-    sentences += [
-        _reported(row, verdict) for row in verdict.rows if row.contender not in (STUDENT, *rule.must_beat)
-    ]
+    sentences += [_reported(row, verdict) for row in verdict.rows if row.contender not in (STUDENT, *rule.must_beat)]
     return replace(verdict, accepted=accepted, text=" ".join([first, _scored(verdict), *sentences]))
 
 

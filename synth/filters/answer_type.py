@@ -52,6 +52,8 @@ _UNITS_ALONE = re.compile(
     r"(?:percent|per cent|%|kilo\w*|grams?|kg|g|mm|cm|m|km|\w*metres?|\w*meters?|\w*litres?|\w*liters?|volts?|v|"
     r"watts?|w|amps?|degrees?|bar|pounds?|dollars?|euros?|pence|cents?|[$€£%]|hertz|decibels?|miles?|inches|feet|pages?)?$"
 )
+_PRICE = re.compile(rf"^\W*{_NUMBER} (?:dollars?|euros?|pounds?|pence|cents?|volts?|watts?|degrees|per ?cent|%)")
+_RATE = re.compile(rf"^\W*{_NUMBER} (?!{_TIME_UNIT})\w+ (?:per|an?|each|every) {_TIME_UNIT}\w*$")
 _OPEN_PREPOSITION = re.compile(
     r"^(?:in|on|at|under|behind|inside|beside|beneath|near|into|onto|above|below|until|after|before|within)\b"
 )
@@ -61,8 +63,12 @@ def _how_many(answer: str) -> bool:
     return not _QUANTITY.search(answer)
 
 
+def _how_often(answer: str) -> bool:
+    return not _FREQUENCY.search(answer) or bool(_PRICE.search(answer))
+
+
 def _how_long(answer: str) -> bool:
-    return not _LENGTH.search(answer)
+    return not _LENGTH.search(answer) or bool(_PRICE.search(answer)) or bool(_RATE.search(answer))
 
 
 def _who(answer: str) -> bool:
@@ -71,11 +77,15 @@ def _who(answer: str) -> bool:
 
 def _where(answer: str) -> bool:
     return bool(
-        _UNITS_ALONE.search(answer) or _DURATION.search(answer) or answer.startswith(("because ", "every ", "to "))
+        _UNITS_ALONE.search(answer)
+        or _DURATION.search(answer)
+        or answer.startswith(("because ", "every ", "once ", "when ", "if ", "while "))
     )
 
 
 def _when(answer: str) -> bool:
+    if answer.startswith("by ") and not _TIME.search(answer.removeprefix("by ")):
+        return True
     return bool(_PLACE.search(answer)) or not _TIME.search(answer)
 
 
@@ -93,7 +103,7 @@ _ROWS: Sequence[tuple[str, re.Pattern[str], Callable[[str], bool]]] = [
     for name, pattern, misfit in (
         ("how many", r"\bhow many\b", _how_many),
         ("how much", r"\bhow much\b", _how_many),
-        ("how often", r"\bhow (?:often|frequently)\b", lambda a: not _FREQUENCY.search(a)),
+        ("how often", r"\bhow (?:often|frequently)\b", _how_often),
         ("how long", r"\bhow long\b", _how_long),
         (
             "how far",

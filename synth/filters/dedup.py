@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from rensa import RMinHash
 
 from synth.core.records import Record
-from synth.filters.words import STOPWORDS, names, numbers, read, without_articles
+from synth.filters.words import STOPWORDS, names, numbers, read, without_articles, word_set
 
 _PERMUTATIONS = 64
 # How many kept records of one bucket, and of all buckets of a record, are compared with it.
 _BUCKET_LIMIT = 16
 _CANDIDATE_LIMIT = 128
-_NEGATIVE = frozenset(["no", "not", "never", "none", "cannot", "without"])
+_NEGATIVE = word_set("no not never none cannot without")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from synth.core.records import Record
 from synth.filters.base import FaultScorer
-from synth.filters.words import STOPWORDS, Text, find_span, names, numbers, read, squeeze, without_articles
+from synth.filters.words import STOPWORDS, Text, find_span, names, numbers, read, squeeze, without_articles, word_set
 
 _MARKUP = re.compile(
     r"</?think|<\|[^|>]*\|>|</?(?:div|span|p|br|b|i|table|tr|td|ul|li|a|html|body|passage|answer|question)\b[^>]*>"
@@ -34,76 +34,25 @@ _BOILERPLATE = re.compile(
     re.IGNORECASE,
 )
 _QUESTION_END = re.compile(r"[?？؟;]['\")\]»”’*_\s]*$")
-_PRONOUNS = frozenset(["it", "they", "them", "he", "she", "him"])
-_POINTERS = frozenset(["this", "these", "those"])
-_DETERMINERS = frozenset(
-    ["the", "a", "an", "your", "each", "every", "any", "all", "no", "some", "both", "another", "its", "my", "our"]
+_PRONOUNS = word_set("it they them he she him")
+_POINTERS = word_set("this these those")
+_DETERMINERS = word_set("the a an your each every any all no some both another its my our")
+_FRAME = word_set(
+    """
+    happen happens happening much many long often far old soon kind type sort time
+    """
 )
-_FRAME = frozenset(
-    [
-        "happen",
-        "happens",
-        "happening",
-        "much",
-        "many",
-        "long",
-        "often",
-        "far",
-        "old",
-        "soon",
-        "kind",
-        "type",
-        "sort",
-        "time",
-    ]
+_DANGLING_END = word_set(
+    """
+    and or but nor the a an of than such because your its their which whose at from for
+    """
 )
-_DANGLING_END = frozenset(
-    [
-        "and",
-        "or",
-        "but",
-        "nor",
-        "the",
-        "a",
-        "an",
-        "of",
-        "than",
-        "such",
-        "because",
-        "your",
-        "its",
-        "their",
-        "which",
-        "whose",
-        "at",
-        "from",
-        "for",
-    ]
-)
-_DANGLING_START = frozenset(["and", "or", "but", "nor", "which", "whose", "such", "than", "though", "of"])
-_EMPTY_WORDS = frozenset(
-    [
-        "just",
-        "such",
-        "so",
-        "then",
-        "also",
-        "it",
-        "too",
-        "very",
-        "that",
-        "this",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "been",
-        "am",
-        "do",
-        "does",
-        "did",
-    ]
+_DANGLING_START = word_set("otherwise however therefore moreover and or but nor which whose such than though of")
+_EMPTY_WORDS = word_set(
+    """
+    just such so then also it too very that this is are was were be been am do does did you they he she we i
+    them him her us its your
+    """
 )
 
 

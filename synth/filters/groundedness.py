@@ -1,6 +1,6 @@
 """Is the pair about the passage? The scores `evidence`, `groundedness`, `facts` and `relevance`.
 
-Each looks for words, not for meaning: cheap, explainable, and measured on human pairs (docs/filters.md).
+Each looks for words, not for meaning: cheap, explainable, and measured on human pairs (see bench/filter.py).
 A record without evidence is read against its whole passage.
 """
 
@@ -10,38 +10,15 @@ from functools import lru_cache
 
 from synth.core.records import Record
 from synth.filters.base import FaultScorer, ShareScorer
-from synth.filters.words import STOPWORDS, find_span, names, numbers, read, squeeze, without_articles
+from synth.filters.words import STOPWORDS, find_span, names, numbers, read, squeeze, without_articles, word_set
 
-_REPLY = frozenset(["yes", "no", "yeah", "nope", "correct", "true", "false"])
+_REPLY = word_set("yes no yeah nope correct true false")
 # Words that a question needs for its form and no passage has to hold.
-_FRAME = frozenset(
-    [
-        "happen",
-        "happens",
-        "color",
-        "colour",
-        "kind",
-        "type",
-        "sort",
-        "name",
-        "call",
-        "called",
-        "purpose",
-        "reason",
-        "way",
-        "time",
-        "day",
-        "year",
-        "month",
-        "number",
-        "amount",
-        "percentage",
-        "use",
-        "used",
-        "using",
-        "difference",
-        "mean",
-    ]
+_FRAME = word_set(
+    """
+    happen happens color colour kind type sort name call called purpose reason way time day year month
+    number amount percentage use used using difference mean
+    """
 )
 _UNITS = {
     form: forms.split()[0]

@@ -12,95 +12,25 @@ from functools import lru_cache
 from synth.core.records import Record
 from synth.core.sentences import split_sentences
 from synth.filters.base import FaultScorer
-from synth.filters.words import STOPWORDS, Text, find_span, read, without_articles
+from synth.filters.words import STOPWORDS, Text, find_span, read, without_articles, word_set
 
-_NEGATORS = frozenset(
-    [
-        "not",
-        "no",
-        "never",
-        "none",
-        "neither",
-        "nor",
-        "nobody",
-        "nothing",
-        "nowhere",
-        "cannot",
-        "without",
-        "avoid",
-        "avoids",
-        "avoided",
-        "avoiding",
-        "refuse",
-        "refuses",
-        "refused",
-        "refusing",
-        "forbidden",
-        "forbid",
-        "forbids",
-        "prohibited",
-        "prohibit",
-        "prohibits",
-    ]
+_NEGATORS = word_set(
+    """
+    not no never none neither nor nobody nothing nowhere cannot without avoid avoids avoided avoiding refuse
+    refuses refused refusing forbidden forbid forbids prohibited prohibit prohibits
+    """
 )
 # What a pair may say in the place of a negation.
-_EQUIVALENT = _NEGATORS | frozenset(
-    [
-        "prevent",
-        "prevents",
-        "prevented",
-        "fail",
-        "fails",
-        "failed",
-        "failing",
-        "lack",
-        "lacks",
-        "lacking",
-        "exclude",
-        "excludes",
-        "excluded",
-        "except",
-        "excluding",
-        "ineligible",
-        "unable",
-        "impossible",
-        "banned",
-        "ban",
-        "bans",
-        "disallowed",
-        "barred",
-        "stop",
-        "stops",
-        "free",
-        "instead",
-        "rather",
-        "against",
-        "only",
-        "unless",
-        "wrong",
-        "dangerous",
-        "harmful",
-        "danger",
-        "risk",
-        "decline",
-        "declines",
-        "declined",
-        "reject",
-        "rejects",
-        "rejected",
-        "deny",
-        "denies",
-        "denied",
-        "invalid",
-        "hardly",
-        "rarely",
-        "seldom",
-        "absence",
-        "missing",
-    ]
+_EQUIVALENT = _NEGATORS | word_set(
+    """
+    prevent prevents prevented fail fails failed failing lack lacks lacking exclude excludes excluded except
+    excluding ineligible unable impossible banned ban bans disallowed barred stop stops free instead rather
+    against only unless wrong dangerous harmful danger risk decline declines declined reject rejects
+    rejected deny denies denied invalid hardly rarely seldom absence missing
+    """
 )
 _PREFIXED = re.compile(r"(?:un|non-?|dis|in|im|ir)[a-z]{5,}")
-_EXCEPTION = frozenset(["until", "till", "unless", "before", "except", "other"])
+_EXCEPTION = word_set("until till unless before except other")
 _CLAUSE = re.compile(r"[,;:()]|\s-+\s|\b(?:but|although|though|whereas|while|because|and (?=(?:never|not|do not)\b))\b")
 # "no later than", "not only", "whether or not", "No. 5": negators in form alone.
 _NOT_NEGATING = re.compile(

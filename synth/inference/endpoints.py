@@ -11,7 +11,6 @@ from synth.core.calls import Endpoint
 from synth.core.errors import ConfigError, did_you_mean
 from synth.core.resources import resource
 from synth.inference.client import Client, served_models
-from synth.inference.server import VLLMServer
 from synth.inference.weights import model_name, weights_revision
 
 BUNDLED = "bundled"
@@ -99,6 +98,8 @@ async def open_endpoint(
         ) as client:
             yield client
         return
+    from synth.inference.server import VLLMServer
+
     assert source.weights is not None
     server = VLLMServer(
         source.weights, log_path=log_path, served=source.served, args=server_args, on_progress=on_progress

@@ -1,0 +1,366 @@
+"""The validate stage: held-out questions × contenders → answers, scores, a verdict.
+
+The saved candidate is served through vLLM, so what is judged is what is shipped. Every answer is journaled
+before it is used: running again after a kill asks only for what is missing.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from synth.core.calls import Endpoint
+from synth.core.errors import InferenceError, Interrupted, did_you_mean
+from synth.core.jsonl import FileDigest, digest_file, read_lines, write_json, write_jsonl
+from synth.core.records import Passage
+from synth.core.runs import Run, StageEntry
+from synth.core.schemas import check
+from tune.answers import Answer, answer_all, complete_questions, make_calls
+from tune.candidate import Candidate, find_candidate
+from tune.contenders import KINDS, WeightsName, make_contenders, prompt_digests
+from tune.heldout import OpenedSet, open_heldout
+from tune.serving import Service, at_server, by_vllm, given
+from tune.verdict import STUDENT, Rule, Verdict, judge
+
+
+class ValidateConfig(BaseModel):
+    """What a candidate is judged on and by which rule. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    heldout: Path
+    """The held-out set: human questions with their answers, as JSONL, SQuAD JSON, CSV or TSV."""
+    candidate: str | None = None
+    """The candidate under students/. Default: the one that was finished last."""
+    contenders: tuple[str, ...] = ("base", "few-shot", "retrieval", "tuned")
+    """Who answers, with commas between: base, few-shot, retrieval, tuned, tuned-retrieval."""
+    must_beat: tuple[str, ...] = ("base", "few-shot")
+    """The contenders that the tuned student has to beat, with commas between. The others are reported."""
+    margin: float = Field(0.0, ge=0, le=100)
+    """How many points of F1 the lower bound of each difference has to lie above nought."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """The level of the confidence intervals."""
+    min_questions: int = Field(30, ge=1)
+    """With fewer questions the verdict is "not enough evidence"."""
+    min_documents: int = Field(10, ge=2)
+    """With questions about fewer documents the verdict is "not enough evidence"."""
+    max_tokens: int = Field(64, ge=1)
+    """The most tokens of one answer."""
+    examples: int = Field(4, ge=1, le=64)
+    """Question/answer turns of a few-shot prompt, taken from the training set."""
+    passages: int = Field(2, ge=1, le=64)
+    """How many passages retrieval puts before a question."""
+    max_failed: float = Field(0.01, ge=0, lt=1)
+    """The share of calls that may fail. Their questions are left out for every contender; more stop the command."""
+    resamples: int = Field(10_000, ge=1000)
+    """How often the documents are resampled for the intervals."""
+    seed: int = Field(0, ge=0)
+    """The seed of the resampling."""
+    server: str | None = None
+    """The URL of a server that runs already, up to /v1, in place of a vLLM that is started."""
+    server_base: str | None = None
+    """With a server: the untuned model's name there. Default: the student's name."""
+    server_tuned: str | None = None
+    """With a server: the tuned model's name there. Default: the candidate's name."""
+
+    @field_validator("contenders", "must_beat", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:  # noqa: ANN401  (anything a user may write)
+        """Take "base,tuned" as well as a list."""
+        parts = [value] if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+            return value
+        names = [name.strip() for part in parts for name in part.split(",")]
+        return tuple(dict.fromkeys(name for name in names if name))
+
+    @field_validator("contenders", "must_beat")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in KINDS:
+                raise ValueError(f"no contender is called {name!r}; {did_you_mean(name, KINDS)}")
+        return names
+
+    @model_validator(mode="after")
+    def _judged(self) -> Self:
+        if STUDENT not in self.contenders:
+            raise ValueError(f"the contenders lack {STUDENT!r}: there is nothing to judge")
+        if not self.must_beat or STUDENT in self.must_beat:
+            raise ValueError("must_beat has to name another contender than the tuned student")
+        for name in self.must_beat:
+            if name not in self.contenders:
+                raise ValueError(
+                    f"must_beat names {name!r}, which is not among the contenders: add it, or say what has to be "
+                    "beaten with --must-beat"
+                )
+        if self.server is None and (self.server_base or self.server_tuned):
+            raise ValueError("server_base and server_tuned mean nothing without server")
+        return self
+
+    @property
+    def rule(self) -> Rule:
+        """The rule of the verdict."""
+        return Rule(
+            self.must_beat,
+            self.margin,
+            self.confidence,
+            self.min_questions,
+            self.min_documents,
+            self.resamples,
+            self.seed,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the verdict, as it stands in run.json: no path, no address, no name of a server."""
+        left_out = {"heldout", "candidate", "server", "server_base", "server_tuned"}
+        return self.model_dump(mode="json", exclude=left_out)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where the stage is: calls done of how many, and what a starting server does."""
+
+    done: int
+    total: int
+    note: str = ""
+
+
+def validate(
+    run: Run,
+    config: ValidateConfig,
+    *,
+    endpoints: Mapping[WeightsName, Endpoint] | None = None,
+    max_in_flight: int = 64,
+    server_args: Sequence[str] = (),
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Verdict:
+    """Judge a candidate, and write validation/<candidate>/answers.jsonl, verdict.json and the entry in run.json.
+
+    The same candidate, questions and settings find their verdict again, and nothing is asked. Runs its own
+    event loop, so call it from outside of one.
+
+    Args:
+        run: a run with a finished candidate. Its lock is held meanwhile.
+        config: what is judged on what.
+        endpoints: who answers as "base" and as "tuned", already open, in place of a server.
+        max_in_flight: how many calls run at once.
+        server_args: passed through to the vLLM that is started.
+        on_progress: called after each call, and while a server starts.
+
+    Raises:
+        ConfigError: a setting is wrong, or the server does not serve the models.
+        RecordError: the held-out file is wrong.
+        RunError: there is no such candidate, it is not as it was tuned, or held-out questions were trained on.
+        InferenceError: the server does not get ready, or too many calls failed.
+        Interrupted: Ctrl-C; all answered calls are in the journal.
+    """
+    with run.lock():
+        began = time.monotonic()
+        candidate = find_candidate(run, config.candidate)
+        opened = open_heldout(run, config.heldout)
+        shown = _Shown(on_progress)
+        if endpoints is not None:
+            services, served_by = given(endpoints), "given endpoints"
+        elif config.server is not None:
+            names: dict[WeightsName, str] = {
+                "base": config.server_base or candidate.student_name,
+                "tuned": config.server_tuned or candidate.name,
+            }
+            services = at_server(config.server, names, candidate, max_in_flight=max_in_flight)
+            served_by = "a running server"
+        else:
+            services = by_vllm(
+                candidate,
+                log_path=run.log_path(f"validate-{candidate.name}"),
+                max_in_flight=max_in_flight,
+                args=server_args,
+                on_progress=shown.note,
+            )
+            served_by = "vllm"
+        job = _Job(run, config, candidate, opened, services, served_by)
+        if run.is_current(job.stage, job.settings, job.inputs) and not job.failed_before:
+            return read_verdict(run, candidate.name)
+        run.start_stage(job.stage)
+        try:
+            answers = job.ask(max_in_flight, shown.calls)
+        except KeyboardInterrupt as error:
+            raise Interrupted(
+                "stopped before every question was answered",
+                fix="run the same command again: answered calls come from the journal",
+            ) from error
+        return job.finish(answers, began)
+
+
+def read_verdict(run: Run, candidate: str) -> Verdict:
+    """Return the verdict on a candidate as it stands in the run.
+
+    Raises:
+        RunError: the candidate was not judged yet.
+        RecordError: verdict.json is not what its schema says.
+    """
+    run.stage(f"validate:{candidate}", made_by=f"tune validate {run.path} --candidate {candidate}")
+    path = run.answers_path(candidate) / "verdict.json"
+    data = orjson.loads(path.read_bytes())
+    check(data, "verdict", where=str(path))
+    return Verdict.from_json(data)
+
+
+class _Shown:
+    """Joins the two sources of progress: calls, and what the server says while it starts."""
+
+    def __init__(self, on_progress: Callable[[Progress], None]) -> None:
+        self._on_progress = on_progress
+        self._done = self._total = 0
+
+    def calls(self, done: int, total: int) -> None:
+        self._done, self._total = done, total
+        self._on_progress(Progress(done, total))
+
+    def note(self, text: str) -> None:
+        self._on_progress(Progress(self._done, self._total, text))
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One validation, ready to run."""
+
+    run: Run
+    config: ValidateConfig
+    candidate: Candidate
+    opened: OpenedSet
+    services: Sequence[Service]
+    served_by: str
+
+    @property
+    def stage(self) -> str:
+        return f"validate:{self.candidate.name}"
+
+    @property
+    def failed_before(self) -> bool:
+        """Whether the finished verdict had to leave calls out; they are worth another try."""
+        return bool(self.run.stages()[self.stage].counts["failed"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the verdict: the rule, the weights, the prompts."""
+        return {
+            **self.config.settings(),
+            "candidate": self.candidate.name,
+            "weights": self.weights,
+            "served_by": self.served_by,
+            "prompts": prompt_digests(self.config.contenders),
+        }
+
+    @property
+    def weights(self) -> dict[str, dict[str, str]]:
+        return {name: held.to_json() for service in self.services for name, held in service.weights.items()}
+
+    @property
+    def inputs(self) -> dict[str, FileDigest]:
+        """The held-out set under its role, as the filter has it, and the run's own files."""
+        run = self.run
+        paths = [run.train_path, run.validation_path, *([run.passages_path] if self._looks_up else [])]
+        own = {str(path.relative_to(run.path)): digest_file(path) for path in paths if path.is_file()}
+        return {"heldout": self.opened.heldout.digest, **own}
+
+    @property
+    def _looks_up(self) -> bool:
+        return bool({"retrieval", "tuned-retrieval"} & {*self.config.contenders})
+
+    def ask(self, max_in_flight: int, on_progress: Callable[[int, int], None]) -> list[Answer]:
+        """Put every question to every contender."""
+        contenders = make_contenders(
+            self.config.contenders,
+            rows=self.opened.rows,
+            passages=[Passage.from_json(row) for _, row in read_lines(self.run.passages_path)]
+            if self._looks_up
+            else [],
+            examples=self.config.examples,
+            top=self.config.passages,
+        )
+        calls = make_calls(self.opened.heldout.items, contenders, self.services, max_tokens=self.config.max_tokens)
+        return answer_all(
+            calls,
+            self.services,
+            self.run.answers_path(self.candidate.name) / "journal",
+            max_failed=self.config.max_failed,
+            max_in_flight=max_in_flight,
+            on_progress=on_progress,
+        )
+
+    def finish(self, answers: Sequence[Answer], began: float) -> Verdict:
+        """Score the answers, write what the stage writes, and the entry last."""
+        complete = complete_questions(answers)
+        left_out = sum(not whole for whole in complete.values())
+        if left_out == len(complete):
+            raise InferenceError("no question was answered by every contender", fix="run the same command again")
+        scored = [score for a in answers if complete[a.call.item.id] and (score := a.score()) is not None]
+        verdict = judge(scored, self.config.rule, subject=self._subject(left_out), warnings=self._warnings(left_out))
+        folder = self.run.answers_path(self.candidate.name)
+        rows = write_jsonl(folder / "answers.jsonl", (answer.to_json() for answer in answers))
+        value = verdict.to_json()
+        check(value, "verdict", where=str(folder / "verdict.json"))
+        write_json(folder / "verdict.json", value)
+        paid = {a.call.key: a.completion.usage for a in answers if a.completion is not None}.values()
+        outputs = {
+            f"validation/{self.candidate.name}/answers.jsonl": rows,
+            f"validation/{self.candidate.name}/verdict.json": digest_file(folder / "verdict.json"),
+        }
+        entry = StageEntry(
+            config=self.settings,
+            inputs=self.inputs,
+            outputs=outputs,
+            counts={
+                "questions": len(complete),
+                "left_out": left_out,
+                "answers": sum(answer.completion is not None for answer in answers),
+                "failed": sum(answer.completion is None for answer in answers),
+                "accepted": int(verdict.accepted),
+            },
+            usage={
+                "prompt_tokens": sum(usage.prompt_tokens for usage in paid),
+                "completion_tokens": sum(usage.completion_tokens for usage in paid),
+            },
+            seconds=time.monotonic() - began,
+        )
+        self.run.finish_stage(self.stage, entry)
+        return verdict
+
+    def _subject(self, left_out: int) -> dict[str, Any]:
+        heldout = self.opened.heldout
+        return {
+            "candidate": self.candidate.name,
+            "student": self.candidate.student_name,
+            "method": self.candidate.method,
+            "weights": self.weights,
+            "served_by": self.served_by,
+            "heldout": {
+                "name": heldout.path.name,
+                "sha256": heldout.digest.sha256,
+                "questions": len(heldout.items),
+                "left_out": left_out,
+                "places": self.opened.places.to_json(),
+            },
+        }
+
+    def _warnings(self, left_out: int) -> list[str]:
+        warnings = [*self.opened.warnings]
+        if self.inputs["dataset/train.jsonl"].sha256 != self.candidate.train_sha256:
+            warnings.append(
+                "dataset/train.jsonl changed since the candidate was tuned: that no held-out question was trained on "
+                "is proved of the dataset as it is now, and few-shot examples come from it. `tune sft` again to "
+                "judge a student of this dataset."
+            )
+        if left_out:
+            warnings.append(f"Left out for every contender, since a call about them failed: {left_out} questions.")
+        if self.served_by != "vllm":
+            warnings.append(
+                f"Served by {self.served_by}, so that the weights behind it are those of the candidate is not checked."
+            )
+        if self.candidate.plain_template:
+            warnings.append("The untuned model was asked through the plain chat template, as the student was tuned.")
+        return warnings
