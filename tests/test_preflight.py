@@ -7,10 +7,10 @@ from typing import Any
 
 import huggingface_hub.constants
 import pytest
-from tests.runs_for_tests import CHATML, filtered_run, row, tiny_student
 from trl import SFTConfig, SFTTrainer
 
 from synth.core.errors import ConfigError, RecordError
+from tests.runs_for_tests import CHATML, filtered_run, row, tiny_student
 from tune.config import TuneConfig
 from tune.data import Measured, measure, read_dataset
 from tune.preflight import PLAIN_TEMPLATE, Student, check_labels, open_student

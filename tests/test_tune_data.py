@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from tests.runs_for_tests import CHATML, filtered_run, row, tiny_student
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from synth.core.errors import RecordError, RunError
 from synth.core.jsonl import write_jsonl
 from synth.core.runs import Run, StageEntry
+from tests.runs_for_tests import CHATML, filtered_run, row, tiny_student
 from tune.data import measure, read_dataset, within
 
 

@@ -20,6 +20,7 @@ _WORD = r"(?u)\b\w+\b"
 
 WeightsName = Literal["base", "tuned"]
 
+STUDENT = "tuned"
 ANSWER, ANSWER_WITH_CONTEXT = "answer", "answer-with-context"
 
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
-from synth.inference.server import VLLMServer
 
 from synth.core.calls import Endpoint
 from synth.core.errors import ConfigError, did_you_mean
@@ -141,6 +140,8 @@ def by_vllm(
     ) -> Service:
         @contextmanager
         def start() -> Iterator[Running]:
+            from synth.inference.server import VLLMServer  # needed only where a server is started
+
             with VLLMServer(
                 model,
                 log_path=log_path,

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,6 +70,8 @@ def paired_difference(
     Raises:
         ValueError: the lengths differ, or there is no question.
     """
+    from scipy import stats  # takes a second to load, which `tune --help` should not wait for
+
     sums, sizes = _by_document(differences, documents)
     mean = math.fsum(sums) / sizes.sum()
     base = Difference(float(mean), int(sizes.sum()), len(sums))
@@ -128,6 +129,8 @@ def _by_document(
 
 def _expanded(confidence: float, clusters: int) -> float:
     """Return the level whose normal quantile is the wanted t quantile, the bootstrap's missing n/(n-1) put back."""
+    from scipy import stats
+
     t = stats.t.ppf(0.5 + confidence / 2, clusters - 1)
     return float(2 * stats.norm.cdf(math.sqrt(clusters / (clusters - 1)) * t) - 1)
 

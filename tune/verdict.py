@@ -14,15 +14,12 @@ from typing import Any, Literal, Self
 from rich.table import Table
 
 from synth.core.errors import ConfigError
-from tune.contenders import KINDS
+from tune.contenders import STUDENT
 from tune.metrics import mean
 from tune.statistics import paired_difference
+from tune.wording import bounds, explain, in_a_row, many_cut_off, percent, points
 
 VERDICT_VERSION = 1
-STUDENT = "tuned"
-
-# From this share of answers cut off at max_tokens on, the reader is told: their scores may be too low.
-_MANY_CUT_OFF = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +52,8 @@ class Rule:
         """The rule in a sentence."""
         return (
             f"Accept when, on at least {self.min_questions} questions about {self.min_documents} documents, the tuned "
-            f"student's F1 is above that of {_and(self.must_beat)}, the lower bound of each paired difference's "
-            f"{_percent(self.confidence)} interval, clustered by document, lying above {self.margin:g} points."
+            f"student's F1 is above that of {in_a_row(self.must_beat)}, the lower bound of each paired difference's "
+            f"{percent(self.confidence)} interval, clustered by document, lying above {self.margin:g} points."
         )
 
 
@@ -178,7 +175,7 @@ def judge(
         documents=len({*documents}),
         rows=rows,
         gaps=gaps,
-        warnings=(*warnings, *_cut_off(rows)),
+        warnings=(*warnings, *many_cut_off(rows)),
         subject=subject or {},
     )
     return _decided(verdict)
@@ -186,7 +183,7 @@ def judge(
 
 def table(verdict: Verdict) -> Table:
     """Return the verdict's table for a terminal."""
-    level = _percent(verdict.rule.confidence)
+    level = percent(verdict.rule.confidence)
     shown = Table("contender", box=None, pad_edge=False)
     for heading in ("F1", "EM", "words", f"student minus it, F1 ({level} interval)", "p"):
         shown.add_column(heading, justify="right")
@@ -197,7 +194,7 @@ def table(verdict: Verdict) -> Table:
             f"{row.f1:.1f}",
             f"{row.em:.1f}",
             f"{row.words:.1f}",
-            "" if gap is None else f"{_points(gap.points)} {_bounds(gap)}".strip(),
+            "" if gap is None else f"{points(gap.points)} {bounds(gap)}".strip(),
             "" if gap is None or gap.p_value is None else f"{gap.p_value:.4f}",
         )
     return shown
@@ -261,106 +258,4 @@ def _decided(verdict: Verdict) -> Verdict:
     required = [verdict.gap(name) for name in rule.must_beat]
     failed = [gap for gap in required if gap.low is None or gap.low <= rule.margin]
     accepted = enough and not failed
-    if accepted:
-        closest = min(required, key=lambda gap: gap.low if gap.low is not None else 0.0)
-        first = "Accept."
-        sentences = [_compared(closest, rule, closest_of=len(required))]
-    elif not enough:
-        first = "Reject: not enough evidence."
-        sentences = [
-            f"The rule asks for at least {rule.min_questions} questions about {rule.min_documents} documents.",
-            *(_compared(gap, rule) for gap in required),
-        ]
-    else:
-        first = "Reject."
-        sentences = [_compared(gap, rule) for gap in failed]
-    sentences += [_exact(gap) for name in rule.must_beat if _worse(gap := verdict.gap(name, "em"))]
-    sentences += [_reported(row, verdict) for row in verdict.rows if row.contender not in (STUDENT, *rule.must_beat)]
-    return replace(verdict, accepted=accepted, text=" ".join([first, _scored(verdict), *sentences]))
-
-
-def _scored(verdict: Verdict) -> str:
-    rows = {row.contender: row for row in verdict.rows}
-    others = _and([f"{KINDS[name].words} {rows[name].f1:.1f}" for name in verdict.rule.must_beat])
-    return (
-        f"On {_count(verdict.questions, 'held-out question')} about {_count(verdict.documents, 'document')} the tuned "
-        f"student scores F1 {rows[STUDENT].f1:.1f} (EM {rows[STUDENT].em:.1f}), {others}."
-    )
-
-
-def _compared(gap: Gap, rule: Rule, *, closest_of: int = 1) -> str:
-    words = KINDS[gap.against].words + (", the closest of them," if closest_of > 1 else "")
-    line = "zero" if rule.margin == 0 else f"the margin of {rule.margin:g} points"
-    if gap.low is None or gap.high is None:
-        return (
-            f"The difference to {words} is {_points(gap.points)} points; with fewer than two documents there is "
-            "no interval."
-        )
-    interval = f"{_percent(rule.confidence)} interval {_points(gap.low)} to {_points(gap.high)}, clustered by document"
-    if gap.low > rule.margin:
-        end = f", clear of {line}"
-    elif gap.high < 0:
-        end = ": the student is worse"
-    elif gap.points <= 0:
-        end = ": the student is not better"
-    else:
-        end = f", which does not clear {line}"
-    return f"The difference to {words} is {_points(gap.points)} points ({interval}){end}."
-
-
-def _exact(gap: Gap) -> str:
-    return (
-        f"In exact match the student is {_points(-gap.points)} points below {KINDS[gap.against].words} "
-        f"(interval {_bounds(gap)} for student minus it)."
-    )
-
-
-def _reported(row: Row, verdict: Verdict) -> str:
-    """Say how a contender that need not be beaten did, in full where it did better."""
-    gap = verdict.gap(row.contender)
-    words = KINDS[row.contender].words
-    side = "above" if gap.points < 0 else "below"
-    sentence = f"{words[0].upper()}{words[1:]} scores {row.f1:.1f}, "
-    sentence += f"{_points(abs(gap.points))} points {side} the student" if gap.points else "as much as the student"
-    if gap.low is not None and gap.high is not None:
-        # The interval in the sentence's own direction: the contender minus the student.
-        low, high = sorted((-gap.high, -gap.low)) if gap.points < 0 else (gap.low, gap.high)
-        sentence += f" ({_percent(verdict.rule.confidence)} interval {_points(low)} to {_points(high)})"
-    if _worse(gap):
-        sentence += ": where its longer prompts can be afforded, it gives the better answers"
-    return sentence + "."
-
-
-def _worse(gap: Gap) -> bool:
-    return gap.high is not None and gap.high < 0
-
-
-def _cut_off(rows: Sequence[Row]) -> list[str]:
-    return [
-        f"{row.cut_off} of {row.questions} answers of {KINDS[row.contender].words} were cut off at max_tokens."
-        for row in rows
-        if row.cut_off > _MANY_CUT_OFF * row.questions
-    ]
-
-
-def _bounds(gap: Gap) -> str:
-    if gap.low is None or gap.high is None:
-        return "(no interval)"
-    return f"({_points(gap.low)} to {_points(gap.high)})"
-
-
-def _points(value: float) -> str:
-    text = f"{value:.1f}"
-    return "0.0" if text == "-0.0" else text
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:g} %"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _and(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return replace(verdict, accepted=accepted, text=explain(verdict, enough=enough, failed=failed))

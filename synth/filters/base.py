@@ -54,9 +54,9 @@ class FaultScorer:
         found = [self.find(record) for record in records]
         return [None if faults is None else float(not faults) for faults in found]
 
-    def explain(self, record: Record) -> Sequence[str]:
+    def explain(self, record: Record) -> list[str]:
         """Return the faults that `find` names."""
-        return self.find(record) or ()
+        return list(self.find(record) or ())
 
 
 @dataclass(frozen=True, slots=True)

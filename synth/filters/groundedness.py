@@ -118,7 +118,7 @@ def _fact_faults(record: Record) -> Sequence[str]:
         faults += [f"number {n} of the {role}" for n in sorted(numbers(text) - known_numbers)]
         faults += [
             f"name {n} of the {role}"
-            for n in sorted(names(text) - known_words)
+            for n in sorted(names(text) - known_words - _UNITS.keys())
             if not set(re.split(r"[-._]", n)) <= pieces and n.rstrip("s") not in known_words
         ]
     units, known_units = measures(record.answer), measures(record.context)

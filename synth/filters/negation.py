@@ -29,7 +29,12 @@ _EQUIVALENT = _NEGATORS | word_set(
     rejected deny denies denied invalid hardly rarely seldom absence missing
     """
 )
-_PREFIXED = re.compile(r"(?:un|non-?|dis|in|im|ir)[a-z]{5,}")
+# Words that answer to a negation of the source, but in a source bear out none.
+_OTHERWISE_MEANT = word_set("stop stops free")
+_PREFIXED = re.compile(
+    r"(?:non-?|un(?!der|i|til|less|to))[a-z]{5,}|dis(?:allow|continu|connect|qualif)\w*"
+    r"|in(?:valid|eligible|accessible|complete|correct)\w*|im(?:possible|proper)\w*"
+)
 _EXCEPTION = word_set("until till unless before except other")
 _CLAUSE = re.compile(r"[,;:()]|\s-+\s|\b(?:but|although|though|whereas|while|because|and (?=(?:never|not|do not)\b))\b")
 # "no later than", "not only", "whether or not", "No. 5": negators in form alone.
@@ -48,7 +53,7 @@ def _negation_faults(record: Record) -> Sequence[str] | None:
     pair = f"{record.question} {record.answer}"
     said = _negated(record.question) or _negated(record.answer)
     # A free-form answer may draw its negation from elsewhere in the passage; a quotation may not.
-    if said and not _denies(source if record.evidence else record.context):
+    if said and not _denies(source if record.evidence else record.context, _EQUIVALENT - _OTHERWISE_MEANT):
         return ["added"]
     answer = without_articles(read(record.answer).words)
     used = set(read(pair).content)
@@ -100,11 +105,11 @@ def _negated(text: str) -> bool:
     return bool(places) and not (places == (0,) and read(text).words[0] == "no")
 
 
-def _denies(text: str) -> bool:
+def _denies(text: str, equivalent: frozenset[str] = _EQUIVALENT) -> bool:
     """Whether `text` negates, or says in other words what a negation would say."""
     if _negators(text):
         return True
-    return any(w in _EQUIVALENT or _PREFIXED.fullmatch(w) for w in read(text).words)
+    return any(w in equivalent or _PREFIXED.fullmatch(w) for w in read(text).words)
 
 
 def _uses(clause: str, used: set[str]) -> bool:

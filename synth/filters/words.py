@@ -96,6 +96,7 @@ _IRREGULAR = {
         "tell": "told",
         "think": "thought",
         "throw": "threw thrown",
+        "use": "used using",
         "wear": "wore worn",
         "win": "won",
         "write": "wrote written",
@@ -215,7 +216,7 @@ def names(text: str) -> frozenset[str]:
     """
     folded, found = fold(text), read(text)
     capital = [t[0].isupper() for t in found.tokens]
-    telling = sum(capital) * 2 <= len(capital) or len(capital) < 4
+    telling = sum(capital) * 2 <= len(capital) or not _title_case(found)
     result = set()
     for i, (token, word) in enumerate(zip(found.tokens, found.words, strict=True)):
         if any(c.isdigit() for c in token) and any(c.isalpha() for c in token):
@@ -224,6 +225,13 @@ def names(text: str) -> frozenset[str]:
         elif telling and capital[i] and word not in STOPWORDS and not _opens(folded, found.spans[i][0]):
             result.add(word)
     return frozenset(result)
+
+
+def _title_case(text: Text) -> bool:
+    """Whether capitals tell nothing: "What Is The Capital of France?", "SWITCH OFF THE LAMP"."""
+    inner = list(zip(text.tokens, text.words, strict=True))[1:]
+    shouting = len(inner) >= 3 and all(token.isupper() for token, _ in inner)
+    return shouting or any(token[0].isupper() and word in STOPWORDS - {"a", "i"} for token, word in inner)
 
 
 def _opens(text: str, start: int) -> bool:

@@ -74,6 +74,7 @@ class Client:
         self._limits = aiohttp.ClientTimeout(total=timeout, sock_connect=connect_timeout)
         self._in_flight = asyncio.Semaphore(max_in_flight)
         self._not_before = 0.0
+        self._jitter = random.Random()  # our own: the user's seeded random stays as it is
         self._session: aiohttp.ClientSession | None = None
 
     def __repr__(self) -> str:
@@ -169,9 +170,10 @@ class Client:
         try:
             return completion_of(body, key)
         except UnusableReplyError as error:
-            raise _TryAgainError(address.clean(error.what), fix=error.fix) from error
+            # `from None`: the cause quotes the reply before it was cleaned.
+            raise _TryAgainError(address.clean(error.what), fix=error.fix) from None
         except InferenceError as error:
-            raise InferenceError(address.clean(error.what), where=address.shown, fix=error.fix) from error
+            raise InferenceError(address.clean(error.what), where=address.shown, fix=error.fix) from None
 
     async def _refuse(self, status: int, message: str) -> NoReturn:
         listed = ""
@@ -187,7 +189,7 @@ class Client:
     async def _wait_turn(self) -> None:
         while (wait := self._not_before - time.monotonic()) > 0:
             # A little jitter, so that the calls held back together do not come back together.
-            await asyncio.sleep(wait + random.uniform(0, 0.25 * min(wait, 4)))
+            await asyncio.sleep(wait + self._jitter.uniform(0, 0.25 * min(wait, 4)))
 
     async def _back_off(self, failure: "_TryAgainError", attempt: int) -> None:
         if failure.wait is not None:
@@ -199,7 +201,7 @@ class Client:
                 ) from failure
             self._not_before = max(self._not_before, time.monotonic() + failure.wait)
             return
-        await asyncio.sleep(random.uniform(0, min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**attempt)))
+        await asyncio.sleep(self._jitter.uniform(0, min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**attempt)))
 
     def _given_up(self, failure: "_TryAgainError", tries: int) -> InferenceError:
         fix = failure.fix
@@ -275,6 +277,8 @@ class _Address:
             # The text is not quoted: a key pasted in the wrong place must not come back in an error.
             raise ConfigError("the endpoint is no http:// or https:// URL", fix="such as http://localhost:8000/v1")
         base = url.with_path(url.path.rstrip("/"), keep_query=True)
+        if api_key is not None:
+            base = base.with_user(None)  # one Authorization header: the key's
         self.chat = base.joinpath("chat", "completions").with_query(base.query)
         self.models = base.joinpath("models").with_query(base.query)
         self.shown = str(base.with_user(None).with_query(None).with_fragment(None))

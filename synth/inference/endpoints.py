@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synth.core.calls import Endpoint
-from synth.core.errors import ConfigError, did_you_mean
+from synth.core.errors import ConfigError, InferenceError, did_you_mean
 from synth.core.resources import resource
 from synth.inference.client import Client, served_models
+from synth.inference.server import VLLMServer
 from synth.inference.weights import model_name, weights_revision
 
 BUNDLED = "bundled"
@@ -98,8 +99,6 @@ async def open_endpoint(
         ) as client:
             yield client
         return
-    from synth.inference.server import VLLMServer
-
     assert source.weights is not None
     server = VLLMServer(
         source.weights, log_path=log_path, served=source.served, args=server_args, on_progress=on_progress
@@ -107,12 +106,13 @@ async def open_endpoint(
     try:
         await asyncio.to_thread(server.__enter__)
         async with Client(
-            server.base_url,
-            server.served,
-            model=source.name,
-            revision=source.revision,
-            max_in_flight=max_in_flight,
+            server.base_url, server.served, model=source.name, revision=source.revision, max_in_flight=max_in_flight
         ) as client:
-            yield client
+            try:
+                yield client
+            except InferenceError:
+                # Where the engine behind it is dead, its log says more than the failed call does.
+                await asyncio.to_thread(server.check)
+                raise
     finally:
         await asyncio.to_thread(server.__exit__, None, None, None)
