@@ -27,6 +27,7 @@ app = typer.Typer(
     name="synth",
     help="From your documents to a dataset: a teacher writes pairs, a filter decides, nothing is lost.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -54,7 +55,7 @@ ValidationShare = Annotated[float | None, setting(FilterConfig, "validation_shar
 def generate_command(
     docs: Annotated[
         list[Path],
-        typer.Argument(metavar="DOCS...", help="Files and folders of documents.", show_default=False),
+        typer.Argument(metavar="DOCS", help="Files and folders of documents.", show_default=False),
     ],
     run: Annotated[
         Path | None,
@@ -93,7 +94,7 @@ def generate_command(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write question/answer pairs about DOCS, filter them, split them into a dataset."""
+    """Write pairs about DOCS, filter and split them."""
     tables = _tables(config, bundled=teacher == BUNDLED)
     flags = {
         "generator": tuple(generator) if generator else None,
@@ -213,7 +214,7 @@ def filter_command(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Decide again, with other rules. No call to a teacher is repeated."""
+    """Decide again; no call to a teacher is repeated."""
     target = Run.open(run)
     settings = _filter_config(_tables(config), preset, rule, validation_share, num_records=num_records, seed=seed)
     summary = run_filter(target, settings, heldout)
@@ -227,7 +228,7 @@ def filter_command(
 def demo_command(
     run: Annotated[Path, typer.Option("--run", help="The run's folder.")] = Path("runs/demo"),
 ) -> None:
-    """Run the whole chain on the bundled handbook and models: offline, on a CPU."""
+    """Run the whole chain offline, on bundled models."""
     from synth.demo import demo
 
     demo(run)

@@ -26,6 +26,7 @@ app = typer.Typer(
     name="tune",
     help="From a dataset to a student, and from a student to a verdict on held-out questions.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -128,7 +129,7 @@ def validate_command(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a tuned student on held-out questions, beside what you would do instead."""
+    """Judge a tuned student on held-out questions."""
     flags = {
         "heldout": heldout,
         "candidate": candidate,

@@ -16,8 +16,6 @@ from contextlib import (
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
-
 from synth.core.calls import Endpoint
 from synth.core.errors import ConfigError, did_you_mean
 from synth.core.fingerprint import fingerprint
@@ -28,9 +26,6 @@ from tune.candidate import Candidate
 from tune.contenders import WeightsName
 
 Open = Callable[[], AbstractAsyncContextManager[Mapping[WeightsName, Endpoint]]]
-
-# The ranks that vLLM can make room for; the smallest that holds the adapter is asked for.
-_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +157,7 @@ def by_vllm(
                 {"base": base, "tuned": tuned},
                 {"base": "model", "tuned": "tuned"},
                 {"tuned": candidate.folder},
-                [*commit, "--max-lora-rank", str(_lora_rank(candidate.folder))],
+                commit,
             )
         ]
     tuned = Weights(f"{candidate.student_name}+{candidate.name}", own)
@@ -196,8 +191,3 @@ def _clients(
             yield endpoints
 
     return opened
-
-
-def _lora_rank(folder: Path) -> int:
-    rank = orjson.loads((folder / "adapter_config.json").read_bytes())["r"]
-    return next((size for size in _LORA_RANKS if size >= rank), rank)

@@ -1,6 +1,7 @@
-"""A generator of your own: two dependent calls a passage.
+r"""A generator of your own: two dependent calls a passage.
 
-    synth generate manuals/ --teacher Qwen/Qwen3-4B --generator examples/generators/customer_questions.py:CustomerQuestions
+    synth generate manuals/ --teacher Qwen/Qwen3-4B \\
+        --generator examples/generators/customer_questions.py:CustomerQuestions
 
 The first call lists the facts that a customer could need; the second words one question for each, as a
 customer would type it. The answer is the fact itself, so the question can be as colloquial as the teacher

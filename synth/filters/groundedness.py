@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from synth.core.records import Record
 from synth.filters.base import FaultScorer, ShareScorer
-from synth.filters.words import STOPWORDS, find_span, names, numbers, read, squeeze, without_articles, word_set
+from synth.filters.words import STOPWORDS, find_span, names, numbers, read, squeeze, stem, without_articles, word_set
 
 _REPLY = word_set("yes no yeah nope correct true false")
 # Words that a question needs for its form and no passage has to hold.
@@ -20,6 +20,7 @@ _FRAME = word_set(
     number amount percentage use used using difference mean
     """
 )
+_DIGITS = re.compile(r"\d\S*")
 _UNITS = {
     form: forms.split()[0]
     for forms in (
@@ -112,14 +113,16 @@ def _fact_faults(record: Record) -> Sequence[str]:
     faults = []
     title = _title(record.document_id)
     known_numbers = numbers(record.context) | numbers(title)
-    known_words = set(read(record.context).words) | set(read(title).words)
+    known_words = set(read(record.context).words) | set(read(title).words) | set(read(record.context).stems)
     pieces = {part for word in known_words for part in re.split(r"[-._/]", word)}
     for role, text in (("question", record.question), ("answer", record.answer)):
-        faults += [f"number {n} of the {role}" for n in sorted(numbers(text) - known_numbers)]
+        # "What are two examples of …?" counts what is wanted and states nothing.
+        counting = {"2", "3"} - numbers(" ".join(_DIGITS.findall(text))) if role == "question" else set()
+        faults += [f"number {n} of the {role}" for n in sorted(numbers(text) - known_numbers - counting)]
         faults += [
             f"name {n} of the {role}"
             for n in sorted(names(text) - known_words - _UNITS.keys())
-            if not set(re.split(r"[-._]", n)) <= pieces and n.rstrip("s") not in known_words
+            if not set(re.split(r"[-._]", n)) <= pieces and stem(n) not in known_words
         ]
     units, known_units = measures(record.answer), measures(record.context)
     measured = {number for number, _ in known_units}

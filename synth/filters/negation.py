@@ -56,10 +56,10 @@ def _negation_faults(record: Record) -> Sequence[str] | None:
     if said and not _denies(source if record.evidence else record.context, _EQUIVALENT - _OTHERWISE_MEANT):
         return ["added"]
     answer = without_articles(read(record.answer).words)
-    used = set(read(pair).content)
+    used, replied = set(read(pair).content), set(read(record.answer).content)
     for clause in _clauses(source):
         count = len(_negators(clause))
-        if count and _uses(clause, used) and _lost(clause, count, record, answer):
+        if count and _uses(clause, used, replied) and _lost(clause, count, record, answer):
             return ["lost"]
     return []
 
@@ -112,13 +112,16 @@ def _denies(text: str, equivalent: frozenset[str] = _EQUIVALENT) -> bool:
     return any(w in equivalent or _PREFIXED.fullmatch(w) for w in read(text).words)
 
 
-def _uses(clause: str, used: set[str]) -> bool:
+def _uses(clause: str, used: set[str], replied: set[str]) -> bool:
     """Whether the pair uses a content word that the first negator of `clause` governs (those after it).
 
-    A negator at the end of its clause governs what stands before it.
+    A negator at the end of its clause governs what stands before it. "Without" governs no verb, so it
+    counts only where the answer names what is left out.
     """
     text: Text = read(clause)
     first = _negators(clause)[0]
+    if text.words[first] == "without":
+        used = replied
     governed = [s for s, w in zip(text.stems[first + 1 :], text.words[first + 1 :], strict=True) if w not in STOPWORDS]
     return bool(set(governed or text.content) & used)
 

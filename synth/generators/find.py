@@ -3,10 +3,9 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from synth.core.errors import ConfigError, did_you_mean
 from synth.generators.base import Generator, check_generator
@@ -47,9 +46,8 @@ def find_generator(spec: str) -> Generator:
             f"no generator is called {spec!r}",
             fix=f"{did_you_mean(spec, known)}; your own is --generator module:name",
         )
-    loader: Callable[[], Any] = points[spec].load
     try:
-        return check_generator(loader(), spec)
+        return check_generator(points[spec].load(), spec)
     except ImportError as error:
         raise ConfigError(f"cannot be imported ({error})", where=f"generator {spec}") from error
 
