@@ -40,9 +40,8 @@ def report(run: Path, documents: int, result: dict[str, dict[str, int]] | None, 
     kept = [row for row in records if row["decision"] and row["decision"]["keep"]]
     reasons = Counter(row["decision"]["reasons"][0].partition(":")[0] for row in records if row not in kept)
     lost = Counter(row["reason"].partition(" (")[0][:60] for row in refused)
-    print(
-    """Print the counts and fail where they do not add up."""
-    )
+    print(f"exit code {code}; {documents} documents, {len(records)} records, {len(kept)} kept")
+    print(f"in quarantine: {len(refused)}")
     print(f"rejected: {dict(reasons.most_common())}\nquarantined: {dict(lost.most_common())}")
     assert sum(reasons.values()) + len(kept) == len(records), "the funnel does not add up"
     assert {row["document_id"] for row in [*records, *refused]} == {

@@ -98,14 +98,15 @@ class FilterConfig(BaseModel):
     """Decides which documents validate and, where records are spread, which document is first."""
 
     def rules(self) -> tuple[Rule, ...]:
-        """Return the rules in force: the preset's, apart from those on scores that `rule` names, and `rule`'s own.
+        """Return the rules in force: the preset's, those on scores that `rule` names replaced, and the rest of `rule`.
 
         Raises:
             ConfigError: a text is no rule.
         """
         given = tuple(Rule.parse(text) for text in self.rule)
-        named = {rule.score for rule in given}
-        return (*(r for r in map(Rule.parse, PRESETS[self.preset]) if r.score not in named), *given)
+        rules = {rule.score: [rule] for rule in map(Rule.parse, PRESETS[self.preset])}
+        rules.update({rule.score: [other for other in given if other.score == rule.score] for rule in given})
+        return tuple(rule for same in rules.values() for rule in same)
 
 
 def scorers_of(config: FilterConfig) -> tuple[Scorer, ...]:

@@ -47,7 +47,8 @@ def test_a_long_question_is_found_whole_by_eight_words_or_but_for_one(question: 
         ("What is the colour of the light?", True),
         ("So, what colour is the light then?", True),
         ("What colour is the door?", False),
-        ("What colour is the light of the left door?", False),
+        ("What colour is the light of the left door?", True),  # the whole question stands in it
+        ("What colour is the left light?", False),
         ("How heavy is the light?", False),
         ("What is it?", False),
     ],
@@ -86,7 +87,9 @@ def test_an_empty_set_finds_nothing() -> None:
     assert index().find(record(LONG)) is None
 
 
-WORDS = st.lists(st.sampled_from("what is the lamp red blue of a kettle cost 40 not who".split()), min_size=1, max_size=14)
+WORDS = st.lists(
+    st.sampled_from(["what", "is", "the", "lamp", "red", "blue", "of", "a", "kettle", "cost", "40", "not", "who"]), min_size=1, max_size=14
+)
 
 
 @given(WORDS, WORDS, WORDS, st.booleans())

@@ -32,8 +32,18 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(student: Path, **settings: Any) -> TuneConfig:  # noqa: ANN401
-    """12 rows in batches of 4, two batches a step: 2 steps an epoch, the second of half the rows."""
-    quick = {"epochs": 3, "batch_size": 4, "gradient_accumulation": 2, "learning_rate": 2e-3, "save_every": 1e9}
+    """12 rows in batches of 4, two batches a step: 2 steps an epoch, the second of half the rows.
+
+    One thread: two that wait for each other on a busy machine take ten times as long for weights so few.
+    """
+    quick = {
+        "threads": 1,
+        "epochs": 3,
+        "batch_size": 4,
+        "gradient_accumulation": 2,
+        "learning_rate": 2e-3,
+        "save_every": 1e9,
+    }
     return TuneConfig(**{"student": str(student), **quick, **settings})
 
 
@@ -166,12 +176,12 @@ train(run, config, on_progress=lambda at: os.kill(os.getpid(), signal.SIGKILL) i
 """
 
 
-@pytest.mark.parametrize("step", [4, 5])
-def test_a_training_killed_at_any_step_ends_in_the_bytes_of_one_that_was_not(
-    adapter: tuple[Run, StudentResult, list[Progress]], student: Path, tmp_path: Path, step: int
+def test_a_killed_training_ends_in_the_bytes_of_one_that_was_not(
+    adapter: tuple[Run, StudentResult, list[Progress]], student: Path, tmp_path: Path
 ) -> None:
-    """Step 4 dies with a checkpoint inside an epoch behind it, step 5 with one at an epoch's end."""
+    """It dies with a checkpoint from inside an epoch behind it, where order and dropout are hardest to take up."""
     _, whole, _ = adapter
+    step = 4
     run = filtered_run(tmp_path / "run")
     saving = config(student, save_every=0)
     command = [sys.executable, "-c", _KILLED, str(run.path), saving.model_dump_json(), str(step)]
@@ -200,18 +210,19 @@ def stop_at(step: int) -> Callable[[Progress], None]:
 
 
 def test_full_weights_resume_past_a_torn_checkpoint_to_the_same_bytes(student: Path, tmp_path: Path) -> None:
+    """The last checkpoint is torn; the one before it is from the end of an epoch."""
     whole = train(filtered_run(tmp_path / "whole"), config(student, method="full"))
     run = filtered_run(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        train(run, config(student, method="full", save_every=0), on_progress=stop_at(5))
+        train(run, config(student, method="full", save_every=0), on_progress=stop_at(6))
     checkpoints = run.path / "students" / f".{whole.candidate}.part" / "checkpoints"
-    assert sorted(p.name for p in checkpoints.iterdir()) == ["checkpoint-3", "checkpoint-4"]
+    assert sorted(p.name for p in checkpoints.iterdir()) == ["checkpoint-4", "checkpoint-5"]
     assert not any(p.name == "training_args.bin" for p in checkpoints.rglob("*"))
-    torn = checkpoints / "checkpoint-4" / "optimizer.pt"
+    torn = checkpoints / "checkpoint-5" / "optimizer.pt"
     torn.write_bytes(torn.read_bytes()[:-1000])
     resumed = train(run, config(student, method="full"))
-    assert resumed.resumed_from == 3 and weights(resumed) == weights(whole)
-    assert resumed.notes[0] == "going on from the checkpoint after step 3"
+    assert resumed.resumed_from == 4 and weights(resumed) == weights(whole)
+    assert resumed.notes[0] == "going on from the checkpoint after step 4"
 
 
 def test_full_weights_keep_the_bases_form_and_stop_tokens(student: Path, tmp_path: Path) -> None:
@@ -318,7 +329,7 @@ def test_settings_that_are_wrong_or_unknown_are_refused(settings: dict[str, Any]
 
 def test_the_learning_rate_follows_the_method_and_names_follow_what_decides() -> None:
     assert (TuneConfig().peak_learning_rate, TuneConfig(method="full").peak_learning_rate) == (2e-4, 2e-5)
-    assert TuneConfig().settings() == TuneConfig(candidate="x", save_every=3, learning_rate=2e-4).settings()
+    assert TuneConfig().settings() == TuneConfig(candidate="x", save_every=3, threads=1, learning_rate=2e-4).settings()
     assert TuneConfig(method="full").settings() == TuneConfig(method="full", rank=4).settings()
     assert all(field.description for field in TuneConfig.model_fields.values())
 

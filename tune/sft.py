@@ -9,7 +9,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,8 @@ def train(
     """Tune a student on the rows that the filter kept, and write it to students/<candidate>/.
 
     The same settings on the same data find the same candidate: finished, it is returned as it is; killed, it goes on
-    from its last whole checkpoint, on a CPU to the same weights, byte for byte, as if it had never stopped. Whoever
-    calls this holds `run.lock()`. What the libraries log goes to logs/sft.log of the run.
+    from its last whole checkpoint. On a CPU, with as many threads, the weights are then the same byte for byte as if
+    it had never stopped. Whoever calls this holds `run.lock()`. What the libraries log goes to logs/sft.log of the run.
 
     Args:
         run: a run whose filter stage is finished.
@@ -80,7 +81,7 @@ def train(
         raise ConfigError("tune sft trains in one process", fix="start it without accelerate or torchrun")
     started = time.monotonic()
     notes = _Notes(on_message)
-    with quiet(run.log_path("sft")):
+    with quiet(run.log_path("sft")), _threads(config.threads):
         job = _Job.of(run, config)
         if _finished(job, notes):
             report = json.loads((job.folder / "training.json").read_bytes())
@@ -179,6 +180,17 @@ class _Notes:
         self.said.append(note)
         if self._on_message is not None:
             self._on_message(note)
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """Let torch use so many CPU threads while the block runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _precision(config: TuneConfig) -> str:

@@ -1,6 +1,6 @@
 r"""A generator of your own: two dependent calls a passage.
 
-    synth generate manuals/ --teacher Qwen/Qwen3-4B \\
+    synth generate manuals/ --teacher Qwen/Qwen3-4B \
         --generator examples/generators/customer_questions.py:CustomerQuestions
 
 The first call lists the facts that a customer could need; the second words one question for each, as a

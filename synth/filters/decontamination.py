@@ -5,7 +5,8 @@ is the user's own document, and both sides are about it on purpose. A pair is co
 
 - the whole held-out question stands in its question or its answer, or
 - its question has the held-out question's words but for one, in any order, and no content word besides, or
-- eight words in a row are those of a held-out question, and are not the passage's own.
+- eight words in a row are those of a held-out question, are not the passage's own, and the pair has the
+  numbers of that question too ("of model 4" for "of model 9" asks about something else).
 """
 
 from collections import Counter
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 from synth.core.heldout import HeldoutItem
 from synth.core.records import Record
-from synth.filters.words import STOPWORDS, Text, find_span, read, without_articles
+from synth.filters.words import STOPWORDS, Text, find_span, numbers, read, without_articles
 
 NGRAM = 8
 # A shorter question is common speech ("How much?"): it has to be a whole sentence of the pair.
@@ -29,6 +30,7 @@ class _Question:
     words: tuple[str, ...]
     plain: Counter[str]
     content: Counter[str]
+    numbers: frozenset[str]
 
 
 class HeldoutIndex:
@@ -60,6 +62,7 @@ class HeldoutIndex:
         return self._questions[min(hits)].id if hits else None
 
     def _in_words(self, words: Sequence[str], record: Record, sentences: set[tuple[str, ...]]) -> Iterable[int]:
+        stated = numbers(" ".join(words))
         for size in self._sizes:
             for gram in _ngrams(words, size):
                 for number in self._ngrams.get(gram, ()):
@@ -68,7 +71,9 @@ class HeldoutIndex:
                         if question in sentences:
                             yield number
                     elif find_span(question, words) >= 0 or (
-                        size == NGRAM and find_span(gram, read(record.context).words) < 0
+                        size == NGRAM
+                        and self._questions[number].numbers <= stated
+                        and find_span(gram, read(record.context).words) < 0
                     ):
                         yield number
 
@@ -88,7 +93,9 @@ class HeldoutIndex:
 
 def _question(item: HeldoutItem) -> _Question:
     text = read(item.question)
-    return _Question(item.id, text.words, Counter(without_articles(text.words)), Counter(_content(text)))
+    return _Question(
+        item.id, text.words, Counter(without_articles(text.words)), Counter(_content(text)), numbers(item.question)
+    )
 
 
 def _content(text: Text) -> list[str]:

@@ -1,0 +1,369 @@
+import asyncio
+import email.utils
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synth.core.calls import ChatRequest, Sampling
+from synth.core.errors import ConfigError, InferenceError
+from synth.core.records import Message
+from synth.inference.client import MAX_BODY_BYTES, Client, served_models
+from synth.inference.replies import completion_of
+
+if TYPE_CHECKING:
+    from synth.inference.server import VLLMServer
+
+KEY = "sk-very-secret-0123456789"
+ASK = ChatRequest((Message("user", "Why?"),), Sampling(0.3, 0.9, 64, seed=7))
+
+Step = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def said(text: str | None, **message: Any) -> dict[str, Any]:
+    choice = {"message": {"role": "assistant", "content": text, **message}, "finish_reason": "stop"}
+    return {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+
+
+def reply(value: object = None, *, status: int = 200, headers: dict[str, str] | None = None) -> Step:
+    body = orjson.dumps(said("Because.") if value is None else value)
+
+    async def step(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=body, status=status, headers=headers, content_type="application/json")
+
+    return step
+
+
+async def torn(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": "1000"})
+    await response.prepare(request)
+    await response.write(b'{"choices": [')
+    assert request.transport is not None
+    request.transport.abort()
+    return response
+
+
+async def stalled(_: web.Request) -> web.StreamResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+class Wire:
+    """An endpoint on loopback that follows a script; its last step answers every further call."""
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        self.steps = list(steps)
+        self.asked: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.times: list[float] = []
+        self.at_once = self.most_at_once = 0
+        self.url = ""
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        self.times.append(time.monotonic())
+        self.asked.append(orjson.loads(await request.read()))
+        self.headers.append(dict(request.headers))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            return await self.steps[min(len(self.asked), len(self.steps)) - 1](request)
+        finally:
+            self.at_once -= 1
+
+
+@asynccontextmanager
+async def wire(*steps: Step, models: Step | None = None) -> AsyncIterator[Wire]:
+    served = Wire(steps)
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", served.chat)
+    if models is not None:
+        app.router.add_get("/v1/models", models)
+    runner = web.AppRunner(app, shutdown_timeout=0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    served.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    try:
+        yield served
+    finally:
+        await runner.cleanup()
+
+
+async def fault(*steps: Step, retries: int = 0, timeout: float = 30, models: Step | None = None) -> InferenceError:
+    """Return the error that a client ends with."""
+    async with wire(*steps, models=models) as served:
+        async with Client(served.url, "m", api_key=KEY, retries=retries, timeout=timeout) as client:
+            with pytest.raises(InferenceError) as caught:
+                await client.complete(ASK)
+        assert len(served.asked) == 1 + (retries if len(steps) == 1 and "tried" in str(caught.value) else 0)
+        return caught.value
+
+
+async def test_a_request_goes_over_the_wire_in_the_openai_form_and_its_reply_comes_back() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    request = ChatRequest(ASK.messages, ASK.sampling, schema)
+    async with wire(reply()) as served, Client(f"{served.url}//", "m", model="org/m", api_key=KEY) as client:
+        completion = await client.complete(request)
+    assert served.asked == [
+        {
+            "model": "m",
+            "messages": [{"role": "user", "content": "Why?"}],
+            "temperature": 0.3,
+            "top_p": 0.9,
+            "max_tokens": 64,
+            "seed": 7,
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "reply", "strict": True, "schema": schema},
+            },
+        }
+    ]
+    assert served.headers[0]["Authorization"] == f"Bearer {KEY}"
+    assert (completion.text, completion.finish_reason) == ("Because.", "stop")
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (3, 2)
+    assert completion.key == request.key("org/m")
+
+
+async def test_no_seed_and_no_schema_are_left_out_of_the_request() -> None:
+    async with wire(reply()) as served, Client(served.url, "m") as client:
+        await client.complete(ChatRequest(ASK.messages))
+    assert not {"seed", "response_format"} & served.asked[0].keys()
+    assert "Authorization" not in served.headers[0]
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503])
+async def test_a_fault_that_may_pass_is_tried_again(status: int) -> None:
+    async with wire(reply({}, status=status), reply()) as served, Client(served.url, "m") as client:
+        assert (await client.complete(ASK)).text == "Because."
+    assert len(served.asked) == 2
+
+
+@pytest.mark.parametrize("broken", [torn, reply({"choices": []}), reply([]), reply({"error": {"message": "busy"}})])
+async def test_a_torn_or_useless_reply_is_tried_again(broken: Step) -> None:
+    async with wire(broken, reply()) as served, Client(served.url, "m") as client:
+        assert (await client.complete(ASK)).text == "Because."
+    assert len(served.asked) == 2
+
+
+@pytest.mark.parametrize("as_date", [False, True])
+async def test_retry_after_is_waited_for_in_seconds_and_as_a_date(as_date: bool) -> None:
+    # A date has whole seconds, so two of them ask for more than one.
+    after = email.utils.formatdate(time.time() + 2, usegmt=True) if as_date else "1"
+    busy = reply({}, status=429, headers={"Retry-After": after})
+    async with wire(busy, reply()) as served, Client(served.url, "m") as client:
+        await client.complete(ASK)
+    assert served.times[1] - served.times[0] >= (0.9 if as_date else 1.0)
+
+
+async def test_a_retry_after_holds_back_the_other_calls_too() -> None:
+    busy = reply({}, status=429, headers={"Retry-After": "1"})
+    async with wire(busy, reply()) as served, Client(served.url, "m") as client:
+        first = asyncio.create_task(client.complete(ASK))
+        while not served.asked:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        await client.complete(ASK)
+        await first
+    assert min(served.times[1:]) - served.times[0] >= 1.0
+
+
+async def test_a_retry_after_beyond_the_timeout_fails_at_once_and_says_when_to_come_back() -> None:
+    error = await fault(reply({}, status=429, headers={"Retry-After": "3600"}), retries=5)
+    assert "come back in 3600 s" in str(error)
+
+
+async def test_an_engine_that_answers_500_to_every_call_is_named_as_dead() -> None:
+    error = await fault(reply({"error": {"message": "EngineCore encountered an issue"}}, status=500), retries=1)
+    assert "engine may be dead" in str(error)
+    assert "EngineCore encountered an issue" in str(error)
+    assert "tried 2 times" in str(error)
+
+
+async def test_a_stalled_server_ends_in_an_error_about_time() -> None:
+    error = await fault(stalled, timeout=0.2)
+    assert "no reply came in time" in str(error)
+
+
+async def test_nobody_at_the_port_is_said_in_plain_words() -> None:
+    async with wire() as served:
+        url = served.url
+    async with Client(url, "m", retries=0) as client:
+        with pytest.raises(InferenceError, match="nobody answers.*start the server") as caught:
+            await client.complete(ASK)
+    assert caught.value.where == url
+    with pytest.raises(InferenceError, match="nobody answers"):
+        await served_models(url)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "expected"),
+    [
+        (401, "Incorrect API key", "set SYNTH_API_KEY"),
+        (403, "no", "set SYNTH_API_KEY"),
+        (400, "This model's maximum context length is 1024 tokens", "make the passages smaller"),
+        (400, "temperature must be positive", "temperature must be positive"),
+        (413, "", "make the passages smaller"),
+        (422, "top_p", "answers 422 (top_p)"),
+        (307, "", "give the URL it leads to"),
+    ],
+)
+async def test_a_refusal_is_not_tried_again_and_names_the_fix(status: int, message: str, expected: str) -> None:
+    error = await fault(reply({"error": {"message": message}}, status=status), retries=3)
+    assert expected in str(error)
+
+
+async def test_an_unknown_model_is_answered_with_the_models_there_are() -> None:
+    models = reply({"data": [{"id": "mm"}, {"id": "other"}]})
+    error = await fault(reply({"error": {"message": "no such model"}}, status=404), models=models)
+    assert "'m'" in str(error)
+    assert "mm" in str(error)
+
+
+async def test_a_url_without_its_version_gets_a_hint() -> None:
+    async with wire(reply()) as served:
+        async with Client(served.url.removesuffix("/v1"), "m") as client:
+            with pytest.raises(InferenceError, match="should end in /v1"):
+                await client.complete(ASK)
+        with pytest.raises(InferenceError, match="should end in /v1"):
+            await served_models(served.url.removesuffix("/v1"))
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({"refusal": "I cannot help"}, "refused: I cannot help"),
+        ({"tool_calls": [{"id": "1"}]}, "called a tool"),
+        ({"reasoning_content": "Hmm"}, "raise max_tokens"),
+        ({}, "has no text"),
+    ],
+)
+async def test_a_reply_without_text_says_why_and_is_not_tried_again(message: dict[str, Any], expected: str) -> None:
+    error = await fault(reply(said(None, **message)), retries=3)
+    assert expected in str(error)
+
+
+async def test_a_reply_that_is_no_json_names_what_came() -> None:
+    async def page(_: web.Request) -> web.StreamResponse:
+        return web.Response(text="<html>Log in</html>", content_type="text/html")
+
+    assert "<html>Log in</html>" in str(await fault(page))
+
+
+async def test_an_endless_reply_is_cut_off() -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(2 * MAX_BODY_BYTES >> 20):
+            await response.write(b" " * (1 << 20))
+        return response
+
+    assert "longer than 64 MiB" in str(await fault(endless))
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 200])
+async def test_the_key_is_in_no_error_even_where_the_server_repeats_it(status: int) -> None:
+    async def echo(request: web.Request) -> web.StreamResponse:
+        return web.Response(text=f"bad: {request.headers['Authorization']}", status=status)
+
+    error: BaseException | None = await fault(echo)
+    seen = []
+    while error is not None:
+        seen.append(f"{error!r} {error} {getattr(error, 'fix', '')}")
+        error = error.__cause__
+    assert KEY not in " ".join(seen)
+    assert "***" in seen[0]
+
+
+def test_the_key_and_the_password_are_not_in_the_repr() -> None:
+    client = Client("http://me:pass-word@localhost:1/v1?key=query-key", "m", api_key=KEY)
+    assert repr(client) == "Client('http://localhost:1/v1', 'm')"
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8000/v1", "ftp://x/v1", "http://", KEY])
+def test_a_url_that_is_none_is_a_config_error_that_does_not_repeat_it(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Client(url, "m")
+    assert KEY not in str(caught.value)
+
+
+async def test_no_more_calls_run_at_once_than_asked_for() -> None:
+    async def slow(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.02)
+        return web.json_response(said("x"))
+
+    async with wire(slow) as served, Client(served.url, "m", max_in_flight=3) as client:
+        await asyncio.gather(*(client.complete(ASK) for _ in range(12)))
+    assert served.most_at_once == 3
+
+
+async def test_a_client_that_is_not_open_says_so() -> None:
+    with pytest.raises(InferenceError, match="not open"):
+        await Client("http://127.0.0.1:9/v1", "m").complete(ASK)
+
+
+async def test_served_models_are_listed_and_an_endpoint_without_a_list_has_none() -> None:
+    async with wire(models=reply({"data": [{"id": "a"}, {"id": "b"}]})) as served:
+        assert await served_models(served.url, KEY) == ["a", "b"]
+    async with wire() as served:
+        assert await served_models(served.url) == []
+    async with wire(models=reply({"models": []})) as served:
+        with pytest.raises(InferenceError, match="no list of models"):
+            await served_models(served.url)
+    async with wire(models=reply({"error": "who?"}, status=401)) as served:
+        with pytest.raises(InferenceError, match="SYNTH_API_KEY"):
+            await served_models(served.url)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 2**40) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["choices", "message", "content", "usage", "prompt_tokens", "finish_reason", "text"]), inner
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.binary(max_size=60) | json_values.map(orjson.dumps))
+def test_whatever_comes_is_a_completion_or_an_inference_error(body: bytes) -> None:
+    try:
+        completion = completion_of(body, "k")
+    except InferenceError as error:
+        assert str(error)
+    else:
+        assert isinstance(completion.text, str)
+        assert completion.usage.prompt_tokens >= 0
+
+
+@pytest.mark.vllm
+async def test_the_real_engine_repeats_a_seed_keeps_to_a_schema_and_refuses_what_is_too_long(
+    engine: "VLLMServer",
+) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": ["one", "two"]}, "b": {"type": "integer", "minimum": 0, "maximum": 9}},
+        "required": ["a", "b"],
+        "additionalProperties": False,
+    }
+    async with Client(engine.base_url, engine.served) as client:
+        plain = ChatRequest((Message("user", "<passage>The Orla lamp costs 40 pounds.</passage>"),), Sampling(seed=3))
+        first, again = await asyncio.gather(client.complete(plain), client.complete(plain))
+        assert first == again
+        assert first.usage.completion_tokens > 0
+        reply = await client.complete(ChatRequest(plain.messages, Sampling(seed=1), schema))
+        # Compact: the grammar leaves no room for white space, so nothing can loop there.
+        assert reply.text.encode() == orjson.dumps(reply.json())
+        with pytest.raises(InferenceError, match="longer than the model's context"):
+            await client.complete(ChatRequest((Message("user", "lamp " * 5000),)))
+        async with Client(engine.base_url, "nobody") as other:
+            with pytest.raises(InferenceError, match=f"no model 'nobody'.*{engine.served}"):
+                await other.complete(plain)
+    assert await served_models(engine.base_url) == [engine.served]
