@@ -26,7 +26,7 @@ ASK = ChatRequest((Message("user", "Why?"),), Sampling(0.3, 0.9, 64, seed=7))
 Step = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def said(text: str | None, **message: Any) -> dict[str, Any]:
+def said(text: str | None, **message: object) -> dict[str, Any]:
     choice = {"message": {"role": "assistant", "content": text, **message}, "finish_reason": "stop"}
     return {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
 
@@ -84,7 +84,7 @@ async def wire(*steps: Step, models: Step | None = None) -> AsyncIterator[Wire]:
     app.router.add_post("/v1/chat/completions", served.chat)
     if models is not None:
         app.router.add_get("/v1/models", models)
-    runner = web.AppRunner(app, shutdown_timeout=0)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -88,7 +88,9 @@ def test_an_empty_set_finds_nothing() -> None:
 
 
 WORDS = st.lists(
-    st.sampled_from(["what", "is", "the", "lamp", "red", "blue", "of", "a", "kettle", "cost", "40", "not", "who"]), min_size=1, max_size=14
+    st.sampled_from(["what", "is", "the", "lamp", "red", "blue", "of", "a", "kettle", "cost", "40", "not", "who"]),
+    min_size=1,
+    max_size=14,
 )
 
 

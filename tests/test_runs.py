@@ -56,10 +56,12 @@ def test_a_stage_is_current_until_its_config_its_input_or_its_output_changes(tmp
 
 def test_starting_a_stage_again_withdraws_it_and_what_reads_its_files(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run")
-    for name in ("generate", "filter", "sft:lora-1"):
+    for name in ("generate", "filter", "sft:a", "validate:a", "sft:b", "validate:b"):
         run.finish_stage(name, entry())
     run.start_stage("generate")
-    assert set(run.stages()) == {"sft:lora-1"}
+    assert set(run.stages()) == {"sft:a", "validate:a", "sft:b", "validate:b"}
+    run.start_stage("sft:a")
+    assert set(run.stages()) == {"sft:b", "validate:b"}
 
 
 def test_a_run_that_is_not_there_is_an_error_with_near_matches(tmp_path: Path) -> None:

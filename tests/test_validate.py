@@ -19,6 +19,7 @@ from synth.core.config import build
 from synth.core.errors import ConfigError, InferenceError, RunError
 from synth.core.jsonl import digest_file, read_lines, write_json, write_jsonl
 from synth.core.records import Passage
+from synth.core.resources import resource
 from synth.core.runs import Run, StageEntry
 from synth.inference.scripted import ScriptedTeacher
 from synth.inference.weights import weights_revision
@@ -78,6 +79,7 @@ def add_candidate(
 ) -> None:
     """Write a candidate as `tune sft` leaves one, without weights."""
     folder = run.student_path(name)
+    folder.mkdir(parents=True, exist_ok=True)
     report = {
         "method": "lora",
         "student": base.name,
@@ -85,7 +87,8 @@ def add_candidate(
         "dataset": {"train": {"sha256": train_sha256, "rows": 8}},
     }
     write_json(folder / "training.json", report)
-    write_json(folder / "adapter_config.json", {"r": 8, "name": name})
+    if not (folder / "adapter_config.json").exists():
+        write_json(folder / "adapter_config.json", {"r": 8, "name": name})
     outputs = {f"students/{name}/{path.name}": digest_file(path) for path in folder.iterdir()}
     entry = StageEntry(config={"student": str(base), "method": "lora"}, outputs=outputs, finished=finished)
     run.finish_stage(f"sft:{name}", entry)
@@ -434,3 +437,33 @@ def test_answers_of_the_real_engine_are_scored(tmp_path: Path, engine: "VLLMServ
     assert verdict.questions == 36
     assert all(row["finish_reason"] in ("stop", "length") for row in answers(run))
     assert "not checked" in " ".join(verdict.warnings)
+
+
+@pytest.mark.vllm
+def test_an_adapter_changes_the_tuned_answers_and_leaves_those_of_its_base_alone(
+    tmp_path: Path, engine: "VLLMServer"
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    weights = resource("demo", "models") / "teacher"
+    run, heldout = make_run(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(weights, local_files_only=True)
+    # Not the neutral start of a training: matrices that change every answer.
+    lora = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear", init_lora_weights=False))
+    lora.save_pretrained(run.student_path("loud"), save_embedding_layers=False)
+    sha = digest_file(run.train_path).sha256
+    add_candidate(run, "loud", weights, sha, finished="2026-01-02T00:00:00Z")
+    alone = ValidateConfig(
+        heldout=heldout, server=engine.base_url, server_base=engine.served, server_tuned=engine.served, max_tokens=16
+    )
+    validate(run, alone)
+    expected = {(r["contender"], r["id"]): r["answer"] for r in answers(run, "loud")}
+    verdict = validate(run, alone.model_copy(update={"server": None, "server_base": None, "server_tuned": None}))
+    found = {(r["contender"], r["id"]): r["answer"] for r in answers(run, "loud")}
+    assert verdict.subject["served_by"] == "vllm"
+    # Greedy answers may part at a near tie when batches differ; an adapter at work changes nearly all of them.
+    untuned = [key for key in found if key[0] != "tuned"]
+    assert sum(found[key] == expected[key] for key in untuned) >= 0.9 * len(untuned)
+    tuned = [key for key in found if key[0] == "tuned"]
+    assert sum(found[key] == expected[key] for key in tuned) <= 0.1 * len(tuned)

@@ -92,8 +92,7 @@ def sft_command(
             loss = "" if now.loss is None else f"loss {now.loss:.3f}, "
             bars.update(task, completed=now.step, total=now.total, note=f"{loss}{now.tokens_per_second:.0f} tokens/s")
 
-        with target.lock():
-            result = train(target, settings, on_progress=on_progress, on_message=notice)
+        result = train(target, settings, on_progress=on_progress, on_message=notice)
     if as_json:
         print_json({"run": str(target.path), "sft": {**dataclasses.asdict(result), "path": str(result.path)}})
         return

@@ -1,7 +1,9 @@
 """Who answers: the saved candidate and its untuned model, served by a vLLM that we start or by a server that runs.
 
-A service is what is up at the same time. An adapter and its base share one server; fully tuned weights and
-their base take turns, so that neither has to leave room for the other.
+A service is what is up at the same time. The untuned model and the candidate take turns, adapters included.
+An adapter could share a server with its base, but vLLM's CPU build (0.32) adds the adapter to the base's calls
+as well (vllm pull request 48421): the untuned model would look like the tuned one. Most calls go to the untuned
+model, and without an adapter in the engine they are faster too.
 """
 
 import asyncio
@@ -149,22 +151,13 @@ def by_vllm(
 
         return Service(weights, start)
 
+    tuned_name = f"{candidate.student_name}+{candidate.name}"
     if candidate.method == "lora":
-        tuned = Weights(f"{candidate.student_name}+{candidate.name}", f"{candidate.revision}+{own}")
-        return [
-            service(
-                candidate.student,
-                {"base": base, "tuned": tuned},
-                {"base": "model", "tuned": "tuned"},
-                {"tuned": candidate.folder},
-                commit,
-            )
-        ]
-    tuned = Weights(f"{candidate.student_name}+{candidate.name}", own)
-    return [
-        service(candidate.student, {"base": base}, {"base": "model"}, {}, commit),
-        service(candidate.folder, {"tuned": tuned}, {"tuned": "model"}, {}, []),
-    ]
+        tuned = Weights(tuned_name, f"{candidate.revision}+{own}")
+        last = service(candidate.student, {"tuned": tuned}, {"tuned": "tuned"}, {"tuned": candidate.folder}, commit)
+    else:
+        last = service(candidate.folder, {"tuned": Weights(tuned_name, own)}, {"tuned": "model"}, {}, [])
+    return [service(candidate.student, {"base": base}, {"base": "model"}, {}, commit), last]
 
 
 def _clients(

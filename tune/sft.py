@@ -63,7 +63,7 @@ def train(
 
     The same settings on the same data find the same candidate: finished, it is returned as it is; killed, it goes on
     from its last whole checkpoint. On a CPU, with as many threads, the weights are then the same byte for byte as if
-    it had never stopped. Whoever calls this holds `run.lock()`. What the libraries log goes to logs/sft.log of the run.
+    it had never stopped. The run is locked meanwhile. What the libraries log goes to logs/sft.log of the run.
 
     Args:
         run: a run whose filter stage is finished.
@@ -81,7 +81,7 @@ def train(
         raise ConfigError("tune sft trains in one process", fix="start it without accelerate or torchrun")
     started = time.monotonic()
     notes = _Notes(on_message)
-    with quiet(run.log_path("sft")), _threads(config.threads):
+    with run.lock(), quiet(run.log_path("sft")), _threads(config.threads):
         job = _Job.of(run, config)
         if _finished(job, notes):
             report = json.loads((job.folder / "training.json").read_bytes())

@@ -269,6 +269,11 @@ class _Job:
             warnings.append(
                 f"Served by {self.served_by}, so that the weights behind it are those of the candidate is not checked."
             )
+        if self.config.server is not None and self.candidate.method == "lora":
+            warnings.append(
+                "A vLLM on a CPU (0.32) that serves an adapter beside its base adds it to the base's answers too "
+                "(vllm pull request 48421); without --server the two are served apart."
+            )
         if self.candidate.plain_template:
             warnings.append("The untuned model was asked through the plain chat template, as the student was tuned.")
         return warnings

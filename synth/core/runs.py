@@ -242,12 +242,10 @@ class Run:
         )
 
     def start_stage(self, name: str) -> None:
-        """Withdraw the entry of a stage that is about to run again, and of all that read its files."""
+        """Withdraw the entry of a stage that is about to run again, and of those that read its files."""
+        kind, colon, candidate = name.partition(":")
+        stale = {name, *(reader + colon + candidate for reader in _READERS[kind])}
         stages = self.stages()
-        stale = {
-            name,
-            *(other for other in stages if other.partition(":")[0] in _READERS[name.partition(":")[0]]),
-        }
         if stale & stages.keys():
             self._save({key: entry for key, entry in stages.items() if key not in stale})
 
@@ -283,10 +281,10 @@ class Run:
         write_json(self.manifest_path, manifest)
 
 
-# Which stages read a stage's files, directly or not. A stage about one candidate is `stage:candidate`.
+# Which stages read a stage's files, in the order of run.json. A stage about one candidate is `stage:candidate`.
 _READERS: Mapping[str, tuple[str, ...]] = {
     "generate": ("filter",),
     "filter": (),
-    "sft": (),
+    "sft": ("validate",),
     "validate": (),
 }

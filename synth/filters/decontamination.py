@@ -9,17 +9,21 @@ is the user's own document, and both sides are about it on purpose. A pair is co
   numbers of that question too ("of model 4" for "of model 9" asks about something else).
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from synth.core.heldout import HeldoutItem
 from synth.core.records import Record
-from synth.filters.words import STOPWORDS, Text, find_span, numbers, read, without_articles
+from synth.filters.words import STOPWORDS, find_span, numbers, read, without_articles, words_of
 
 NGRAM = 8
+# Questions are looked up by so many of their first words.
+_OPENING = 4
 # A shorter question is common speech ("How much?"): it has to be a whole sentence of the pair.
 _LEAST_CONTAINED = 3
+_SENTENCE_END = re.compile(r"[.?!\n]+")
 # A question that loses a content word is still the same only if enough is left of it.
 _LEAST_TOKENS_TO_LOSE_CONTENT = 6
 
@@ -38,51 +42,68 @@ class HeldoutIndex:
 
     def __init__(self, items: Iterable[HeldoutItem]) -> None:
         self._questions = [_question(item) for item in items]
-        self._ngrams: dict[tuple[str, ...], list[int]] = {}
-        self._content: dict[tuple[str, ...], list[int]] = {}
+        # Whole questions, and how long those are that begin with a given run of words.
+        self._whole: dict[tuple[str, ...], int] = {}
+        self._lengths: dict[tuple[str, ...], set[int]] = defaultdict(set)
+        # Runs of eight words: of the questions that have one, the first with each set of numbers.
+        self._ngrams: dict[tuple[str, ...], dict[frozenset[str], int]] = defaultdict(dict)
+        self._content: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for number, question in enumerate(self._questions):
-            size = min(NGRAM, len(question.words))
-            for gram in dict.fromkeys(_ngrams(question.words, size)):
-                self._ngrams.setdefault(gram, []).append(number)
+            words = question.words
+            if not words:
+                continue
+            self._whole.setdefault(words, number)
+            self._lengths[words[:_OPENING]].add(len(words))
+            for gram in _ngrams(words):
+                self._ngrams[gram].setdefault(question.numbers, number)
             bag = sorted(question.content.elements())
             fewer = [tuple(bag[:i] + bag[i + 1 :]) for i in range(len(bag))]
             for key in dict.fromkeys([tuple(bag), *fewer]):
-                self._content.setdefault(key, []).append(number)
-        self._sizes = sorted({len(gram) for gram in self._ngrams if gram})
+                self._content[key].append(number)
 
     def find(self, record: Record) -> str | None:
         """Return the id of the first held-out question that the record contains, or None."""
-        asked = [read(m.content) for m in record.prompt if m.role != "system"]
-        answer = read(record.answer)
-        texts = [*(text.words for text in asked), answer.words]
+        asked = [words_of(m.content) for m in record.prompt if m.role != "system"]
+        texts = [*asked, words_of(record.answer)]
         texts.append(tuple(word for words in texts for word in words))
-        sentences = {part for text in (*(m.content for m in record.prompt), record.answer) for part in _parts(text)}
-        hits = [number for words in texts for number in self._in_words(words, record, sentences)]
-        hits += [number for text in asked for number in self._reworded(text)]
+        hits = {number for words in texts[:-1] for number in self._held_in(words)}
+        hits.update(self._sentences(record))
+        hits.update(self._shared_runs(texts[-1], record))
+        hits.update(number for words in asked for number in self._reworded(words))
         return self._questions[min(hits)].id if hits else None
 
-    def _in_words(self, words: Sequence[str], record: Record, sentences: set[tuple[str, ...]]) -> Iterable[int]:
-        stated = numbers(" ".join(words))
-        for size in self._sizes:
-            for gram in _ngrams(words, size):
-                for number in self._ngrams.get(gram, ()):
-                    question = self._questions[number].words
-                    if len(question) < _LEAST_CONTAINED:
-                        if question in sentences:
-                            yield number
-                    elif find_span(question, words) >= 0 or (
-                        size == NGRAM
-                        and self._questions[number].numbers <= stated
-                        and find_span(gram, read(record.context).words) < 0
-                    ):
+    def _held_in(self, words: tuple[str, ...]) -> Iterator[int]:
+        """Yield the questions that stand in `words` whole."""
+        for start in range(len(words)):
+            for size in range(_LEAST_CONTAINED, _OPENING + 1):
+                for length in self._lengths.get(words[start : start + size], ()):
+                    number = self._whole.get(words[start : start + length])
+                    if number is not None and length >= _LEAST_CONTAINED:
                         yield number
 
-    def _reworded(self, asked: Text) -> Iterable[int]:
+    def _sentences(self, record: Record) -> Iterator[int]:
+        """Yield the questions that are a sentence of the record, however short they are."""
+        for text in (*(m.content for m in record.prompt if m.role != "system"), record.answer):
+            for part in _SENTENCE_END.split(text):
+                if (number := self._whole.get(words_of(part))) is not None:
+                    yield number
+
+    def _shared_runs(self, words: tuple[str, ...], record: Record) -> Iterator[int]:
+        """Yield the questions that share eight words in a row with the record and not with its passage."""
+        stated: frozenset[str] | None = None
+        for gram in _ngrams(words):
+            found = self._ngrams.get(gram)
+            if not found or find_span(gram, read(record.context).words) >= 0:
+                continue
+            stated = numbers(" ".join(words)) if stated is None else stated
+            yield from (number for needed, number in found.items() if needed <= stated)
+
+    def _reworded(self, asked: tuple[str, ...]) -> Iterator[int]:
         """Yield the questions that have this one's words but for one, and all of its content words."""
         content = Counter(_content(asked))
         if not content:
             return
-        plain = Counter(without_articles(asked.words))
+        plain = Counter(without_articles(asked))
         for number in self._content.get(tuple(sorted(content.elements())), ()):
             question = self._questions[number]
             lost = question.plain - plain
@@ -92,21 +113,13 @@ class HeldoutIndex:
 
 
 def _question(item: HeldoutItem) -> _Question:
-    text = read(item.question)
-    return _Question(
-        item.id, text.words, Counter(without_articles(text.words)), Counter(_content(text)), numbers(item.question)
-    )
+    words = words_of(item.question)
+    return _Question(item.id, words, Counter(without_articles(words)), Counter(_content(words)), numbers(item.question))
 
 
-def _content(text: Text) -> list[str]:
-    return [word for word in text.words if word not in STOPWORDS]
+def _content(words: tuple[str, ...]) -> list[str]:
+    return [word for word in words if word not in STOPWORDS]
 
 
-def _parts(text: str) -> list[tuple[str, ...]]:
-    """Return the words of each sentence-like part of `text`."""
-    parts = text.replace("?", "\n").replace("!", "\n").replace(".", "\n").split("\n")
-    return [words for part in parts if (words := read(part).words)]
-
-
-def _ngrams(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
-    return [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+def _ngrams(words: tuple[str, ...]) -> list[tuple[str, ...]]:
+    return [words[i : i + NGRAM] for i in range(len(words) - NGRAM + 1)]

@@ -8,16 +8,17 @@ templated text, where thousands of records share their buckets, from turning qua
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 
 from rensa import RMinHash
 
 from synth.core.records import Record
-from synth.filters.words import STOPWORDS, names, numbers, read, without_articles, word_set
+from synth.filters.words import names, numbers, read, without_articles, word_set, words_of
 
 _PERMUTATIONS = 64
 # How many kept records of one bucket, and of all buckets of a record, are compared with it.
-_BUCKET_LIMIT = 16
-_CANDIDATE_LIMIT = 128
+_BUCKET_LIMIT = 8
+_CANDIDATE_LIMIT = 64
 _NEGATIVE = word_set("no not never none cannot without")
 
 
@@ -43,11 +44,13 @@ def find_duplicates(
         threshold: the Jaccard similarity from which two pairs are near duplicates; above 1 none is.
     """
     order = sorted(range(len(records)), key=lambda i: (-quality(records[i]), *_identity(records[i])))
+    asked = [without_articles(words_of(_asked(record))) for record in records]
+    answers = [without_articles(words_of(record.answer)) for record in records]
     gone: dict[int, Twin] = {}
-    left = _first_of_each(order, records, _pair_key, "exact", gone)
-    left = _first_of_each(left, records, _question_key, "question", gone)
+    left = _first_of_each(order, records, lambda i: (asked[i], answers[i]), "exact", gone)
+    left = _first_of_each(left, records, lambda i: (records[i].passage_id, asked[i]), "question", gone)
     if threshold <= 1:
-        _near(left, records, threshold, gone)
+        _near(left, records, {i: asked[i] + answers[i] for i in left}, threshold, gone)
     return gone
 
 
@@ -59,13 +62,13 @@ def _identity(record: Record) -> tuple[str, ...]:
 def _first_of_each(
     order: Sequence[int],
     records: Sequence[Record],
-    key: Callable[[Record], Hashable],
+    key: Callable[[int], Hashable],
     how: str,
     gone: dict[int, Twin],
 ) -> list[int]:
     first: dict[Hashable, int] = {}
     for i in order:
-        known = first.setdefault(key(records[i]), i)
+        known = first.setdefault(key(i), i)
         if known != i:
             gone[i] = Twin(how, records[known].id)
     return [i for i in order if i not in gone]
@@ -74,14 +77,6 @@ def _first_of_each(
 def _asked(record: Record) -> str:
     """Return all that the model is shown before it answers, apart from a system prompt."""
     return "\n".join(m.content for m in record.prompt if m.role != "system")
-
-
-def _pair_key(record: Record) -> Hashable:
-    return (without_articles(read(_asked(record)).words), without_articles(read(record.answer).words))
-
-
-def _question_key(record: Record) -> Hashable:
-    return (record.passage_id, without_articles(read(_asked(record)).words))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +89,13 @@ class _Sketch:
     passage_id: str
 
     @classmethod
-    def of(cls, record: Record) -> "_Sketch":
-        asked, answer = read(_asked(record)), read(record.answer)
-        words = without_articles(asked.words) + without_articles(answer.words)
-        pairs = (f"{a} {b}" for a, b in zip(words, words[1:], strict=False))
-        texts = (_asked(record), record.answer)
-        negative = any(w in _NEGATIVE or w.endswith("n't") for w in words)
+    def of(cls, record: Record, shingles: frozenset[str]) -> "_Sketch":
+        asked = _asked(record)
+        negative = any(w in _NEGATIVE or w.endswith("n't") for w in shingles)
         return cls(
-            shingles=frozenset((*words, *pairs)),
-            facts=(
-                frozenset[str]().union(*map(numbers, texts)),
-                frozenset[str]().union(*map(names, texts)),
-                negative,
-            ),
-            content=frozenset(s for s, w in zip(asked.stems, asked.words, strict=True) if w not in STOPWORDS),
+            shingles=shingles,
+            facts=(numbers(asked) | numbers(record.answer), names(asked) | names(record.answer), negative),
+            content=frozenset(read(asked).content),
             passage_id=record.passage_id,
         )
 
@@ -125,37 +113,49 @@ class _Sketch:
         return common >= threshold * (len(self.shingles) + len(other.shingles) - common)
 
 
-def _near(order: Sequence[int], records: Sequence[Record], threshold: float, gone: dict[int, Twin]) -> None:
-    sketches = {i: _Sketch.of(records[i]) for i in order}
-    buckets = _shared_buckets(order, sketches, threshold)
-    kept: dict[int, list[int]] = {}
+def _near(
+    order: Sequence[int],
+    records: Sequence[Record],
+    words: Mapping[int, tuple[str, ...]],
+    threshold: float,
+    gone: dict[int, Twin],
+) -> None:
+    shingles = {i: frozenset((*words[i], *map(" ".join, pairwise(words[i])))) for i in order}
+    shared = _shared_buckets(order, shingles, threshold)
+    sketches = {i: _Sketch.of(records[i], shingles[i]) for i in order if i in shared}
+    # Of one bucket only records with the same facts can be twins: the facts are a part of its key.
+    kept: dict[tuple[int, Hashable], list[int]] = {}
     for i in order:
-        candidates = dict.fromkeys(j for bucket in buckets.get(i, ()) for j in kept.get(bucket, ()))
-        for j in [*candidates][:_CANDIDATE_LIMIT]:
+        if i not in shared:
+            continue
+        buckets = [kept.setdefault((bucket, sketches[i].facts), []) for bucket in shared[i]]
+        candidates = dict.fromkeys(j for members in buckets for j in members)
+        for j in islice(candidates, _CANDIDATE_LIMIT):
             if sketches[i].resembles(sketches[j], threshold):
                 gone[i] = Twin("near", records[j].id)
                 break
         else:
-            for bucket in buckets.get(i, ()):
-                members = kept.setdefault(bucket, [])
+            for members in buckets:
                 if len(members) < _BUCKET_LIMIT:
                     members.append(i)
 
 
-def _shared_buckets(order: Sequence[int], sketches: Mapping[int, _Sketch], threshold: float) -> dict[int, list[int]]:
-    """Return the LSH buckets of each record that shares one; equal facts are part of a bucket's key."""
+def _shared_buckets(
+    order: Sequence[int], shingles: Mapping[int, frozenset[str]], threshold: float
+) -> dict[int, list[int]]:
+    """Return the LSH buckets of each record that shares one with another."""
     rows = _rows(threshold)
-    digests = RMinHash.digests_from_token_sets(
-        [sorted(sketches[i].shingles) for i in order], num_perm=_PERMUTATIONS, seed=1
-    )
-    facts: dict[Hashable, int] = {}
-    classes = [facts.setdefault(sketches[i].facts, len(facts)) for i in order]
+    digests = RMinHash.digests_from_token_sets([list(shingles[i]) for i in order], num_perm=_PERMUTATIONS, seed=1)
     buckets: dict[int, list[int]] = {}
     count = 0
     for start in range(0, _PERMUTATIONS - rows + 1, rows):
-        members: dict[Hashable, list[int]] = {}
-        for i, digest, kind in zip(order, digests, classes, strict=True):
-            members.setdefault((kind, *digest[start : start + rows]), []).append(i)
+        members: dict[tuple[int, ...], list[int]] = {}
+        for i, digest in zip(order, digests, strict=True):
+            key = tuple(digest[start : start + rows])
+            if key in members:
+                members[key].append(i)
+            else:
+                members[key] = [i]
         for sharing in members.values():
             if len(sharing) > 1:
                 for i in sharing:
@@ -165,8 +165,8 @@ def _shared_buckets(order: Sequence[int], sketches: Mapping[int, _Sketch], thres
 
 
 def _rows(threshold: float) -> int:
-    """Return the rows a band: the most with which a pair at the threshold is found 99 times in 100."""
+    """Return the rows a band: the most with which a pair at the threshold is found 98 times in 100."""
     for rows in range(16, 1, -1):
-        if 1 - (1 - threshold**rows) ** (_PERMUTATIONS // rows) >= 0.99:
+        if 1 - (1 - threshold**rows) ** (_PERMUTATIONS // rows) >= 0.98:
             return rows
     return 1

@@ -20,7 +20,8 @@ _FRAME = word_set(
     number amount percentage use used using difference mean
     """
 )
-_DIGITS = re.compile(r"\d\S*")
+_JOINT = re.compile(r"[-._]")
+_DIGITS = re.compile(r"\d+")
 _UNITS = {
     form: forms.split()[0]
     for forms in (
@@ -110,24 +111,34 @@ def _groundedness(record: Record) -> float | None:
 
 def _fact_faults(record: Record) -> Sequence[str]:
     """Find numbers, units and names of the pair that neither the passage nor its document's name holds."""
-    faults = []
-    title = _title(record.document_id)
-    known_numbers = numbers(record.context) | numbers(title)
-    known_words = set(read(record.context).words) | set(read(title).words) | set(read(record.context).stems)
-    pieces = {part for word in known_words for part in re.split(r"[-._/]", word)}
+    faults: list[str] = []
+    known_numbers, known_words = _known(record.context, record.document_id)
     for role, text in (("question", record.question), ("answer", record.answer)):
-        # "What are two examples of …?" counts what is wanted and states nothing.
-        counting = {"2", "3"} - numbers(" ".join(_DIGITS.findall(text))) if role == "question" else set()
-        faults += [f"number {n} of the {role}" for n in sorted(numbers(text) - known_numbers - counting)]
+        unknown = numbers(text) - known_numbers
+        if role == "question" and unknown & {"2", "3"}:
+            # "What are two examples of …?" counts what is wanted and states nothing.
+            unknown -= {"2", "3"} - set(_DIGITS.findall(text))
+        faults += [f"number {n} of the {role}" for n in sorted(unknown)]
         faults += [
             f"name {n} of the {role}"
             for n in sorted(names(text) - known_words - _UNITS.keys())
-            if not set(re.split(r"[-._]", n)) <= pieces and stem(n) not in known_words
+            if not set(_JOINT.split(n)) <= known_words and stem(n) not in known_words
         ]
-    units, known_units = measures(record.answer), measures(record.context)
-    measured = {number for number, _ in known_units}
-    faults += [f"unit {u} of {n}" for n, u in sorted(units - known_units) if n in measured]
+    units = measures(record.answer)
+    if units:
+        known_units = measures(record.context)
+        measured = {number for number, _ in known_units}
+        faults += [f"unit {u} of {n}" for n, u in sorted(units - known_units) if n in measured]
     return faults
+
+
+@lru_cache(maxsize=4096)
+def _known(context: str, document_id: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the numbers of a passage and of its document's name; and the words, with their stems and parts."""
+    title, text = _title(document_id), read(context)
+    words = {*text.words, *text.stems, *read(title).words}
+    words.update(part for word in text.words if _JOINT.search(word) for part in _JOINT.split(word))
+    return numbers(context) | numbers(title), frozenset(words)
 
 
 @lru_cache(maxsize=4096)

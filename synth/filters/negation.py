@@ -29,8 +29,8 @@ _EQUIVALENT = _NEGATORS | word_set(
     rejected deny denies denied invalid hardly rarely seldom absence missing
     """
 )
-# Words that answer to a negation of the source, but in a source bear out none.
-_OTHERWISE_MEANT = word_set("stop stops free")
+# What a source may say for the negation of a pair.
+_BORNE_OUT = _EQUIVALENT - word_set("stop stops free")
 _PREFIXED = re.compile(
     r"(?:non-?|un(?!der|i|til|less|to))[a-z]{5,}|dis(?:allow|continu|connect|qualif)\w*"
     r"|in(?:valid|eligible|accessible|complete|correct)\w*|im(?:possible|proper)\w*"
@@ -49,14 +49,16 @@ def _negation_faults(record: Record) -> Sequence[str] | None:
     """Find a negation that was lost or added on the way from the source to the pair."""
     if record.kind != "qa":
         return None
+    question, reply = record.question, record.answer
+    said = _negated(question) or _negated(reply)
+    if not said and not _negators(record.evidence.text if record.evidence else record.context):
+        return []
     source = record.evidence.text if record.evidence else _sentence_of(record)
-    pair = f"{record.question} {record.answer}"
-    said = _negated(record.question) or _negated(record.answer)
     # A free-form answer may draw its negation from elsewhere in the passage; a quotation may not.
-    if said and not _denies(source if record.evidence else record.context, _EQUIVALENT - _OTHERWISE_MEANT):
+    if said and not _denies(source if record.evidence else record.context, _BORNE_OUT):
         return ["added"]
-    answer = without_articles(read(record.answer).words)
-    used, replied = set(read(pair).content), set(read(record.answer).content)
+    answer, replied = without_articles(read(reply).words), set(read(reply).content)
+    used = replied | set(read(question).content)
     for clause in _clauses(source):
         count = len(_negators(clause))
         if count and _uses(clause, used, replied) and _lost(clause, count, record, answer):
@@ -95,6 +97,9 @@ def _clauses(text: str) -> tuple[str, ...]:
 @lru_cache(maxsize=32768)
 def _negators(text: str) -> tuple[int, ...]:
     """Return the places of the words of `text` that negate."""
+    words = read(text).words
+    if not any(w in _NEGATORS or w.endswith("n't") for w in words):
+        return ()
     words = read(_NOT_NEGATING.sub(" ", text)).words
     return tuple(i for i, w in enumerate(words) if w in _NEGATORS or w.endswith("n't"))
 

@@ -139,19 +139,18 @@ def squeeze(text: str) -> str:
     return " ".join(fold(text).split())
 
 
+def words_of(text: str) -> tuple[str, ...]:
+    """Return the words of `text` in lower case, without the 's of an owner; far cheaper than `read`."""
+    return tuple([w[:-2] if w.endswith("'s") else w for w in _WORD.findall(fold(text).lower())])
+
+
 @lru_cache(maxsize=32768)
 def read(text: str) -> Text:
     """Return the words of `text`; the same text is read once."""
-    folded = fold(text)
-    matches = list(_WORD.finditer(folded))
-    tokens = tuple(m.group() for m in matches)
-    words = tuple(_plain(t) for t in tokens)
-    return Text(tokens, words, tuple(stem(w) for w in words), tuple(m.span() for m in matches))
-
-
-def _plain(token: str) -> str:
-    word = token.casefold()
-    return word[:-2] if word.endswith("'s") else word
+    matches = list(_WORD.finditer(fold(text)))
+    tokens = tuple([m.group() for m in matches])
+    words = tuple([t[:-2] if t.endswith(("'s", "'S")) else t for t in map(str.lower, tokens)])
+    return Text(tokens, words, tuple(map(stem, words)), tuple([m.span() for m in matches]))
 
 
 @lru_cache(maxsize=65536)
@@ -194,7 +193,7 @@ def numbers(text: str) -> frozenset[str]:
     digits = {_value(match.group()) for match in _NUMBER.finditer(text)}
     spelled = {
         NUMBER_WORDS[part]
-        for word in read(text).words
+        for word in words_of(text)
         for part in word.split("-")
         if part in NUMBER_WORDS and part not in {"one", "zero"}
     }

@@ -26,7 +26,8 @@ from synth.inference.vllm_log import likely_cause, phase, tail
 
 _GUARDIAN = Path(__file__).with_name("guardian.py")
 _PROBE_EVERY = 0.25
-_PROBE_TIMEOUT = 30.0
+_PROBE_TIMEOUT = 2.0
+_CHECK_TIMEOUT = 30.0
 _STOP_TIMEOUT = 30.0
 _PORT_TRIES = 3
 _LOG_READ = 1024 * 1024
@@ -135,7 +136,7 @@ class VLLMServer:
         if guardian.poll() is not None:
             raise self._failure("the vLLM server ended", guardian.returncode)
         try:
-            status, _ = self._get("/health", _PROBE_TIMEOUT)
+            status, _ = self._get("/health", _CHECK_TIMEOUT)
         except (OSError, http.client.HTTPException) as error:
             code = guardian.poll()
             raise self._failure(f"the vLLM server does not answer ({error})", code) from error

@@ -94,26 +94,30 @@ def likely_cause(log: str, exit_code: int | None) -> Cause:
     """Return why a server ended, from its log and its exit code (None while it runs)."""
     if exit_code == 128 + 9:
         return Cause("the system killed the server, most likely for want of memory", _OUT_OF_MEMORY)
-    errors = root_errors(log)
-    for text in ("\n".join(errors), log):
-        for pattern, cause in _CAUSES:
-            if re.search(pattern, text):
-                return cause
-    if errors:
-        return Cause(f"vLLM says: {errors[0][:300]}", "see its log")
+    cause, line = _diagnosis(log)
+    if cause is not None:
+        return cause
+    if line:
+        return Cause(f"vLLM says: {line[:300]}", "see its log")
     return Cause("vLLM gave no reason" if exit_code is None else f"vLLM ended with code {exit_code}", "see its log")
 
 
-def root_errors(log: str) -> list[str]:
-    """Return the lines that name an exception, first ones first, without those that only follow from it."""
-    lines = (_PREFIX.sub("", line).strip() for line in log.splitlines())
-    return list(dict.fromkeys(line for line in lines if _RAISED.match(line) and not _CONSEQUENCE.search(line)))
-
-
 def tail(log: str, lines: int = 12) -> str:
-    """Return the last lines of a log that say something, the root error before them where it lies further up."""
+    """Return the last lines of a log that say something, after the line that shows the cause."""
     kept = [line for line in log.splitlines() if not _NOISE.search(line)][-lines:]
-    first = root_errors(log)[:1]
-    if first and not any(first[0] in line for line in kept):
-        kept = [f"{first[0]} […]", *kept]
+    _, line = _diagnosis(log)
+    if line and not any(line in other for other in kept):
+        kept = [line, "…", *kept]
     return "\n".join(f"  | {line[:400]}" for line in kept)
+
+
+def _diagnosis(log: str) -> tuple[Cause | None, str]:
+    """Return a known cause and the line that shows it; else None and the first exception, if any is named."""
+    lines = [_PREFIX.sub("", line).strip() for line in log.splitlines()]
+    raised = [line for line in lines if _RAISED.match(line) and not _CONSEQUENCE.search(line)]
+    # Exceptions count before warnings and before what merely followed.
+    for line in (*raised, *lines):
+        for pattern, cause in _CAUSES:
+            if re.search(pattern, line):
+                return cause, line
+    return None, raised[0] if raised else ""

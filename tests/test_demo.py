@@ -1,0 +1,42 @@
+"""The whole chain as `synth demo` runs it: the real engine, the real trainer, the bundled models and handbook."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from synth.core.jsonl import read_lines
+from synth.core.resources import resource
+from tests.conftest import Command
+
+
+@pytest.mark.vllm
+def test_the_demo_ends_with_a_verdict_that_a_tuned_student_has_earned(tmp_path: Path, command: Command) -> None:
+    pytest.importorskip("trl", reason="TRL is not installed: pip install .[tune]")
+    done = command("synth", "demo", "--run", "runs/demo", timeout=3000)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = tmp_path / "runs" / "demo"
+
+    records = [row for _, row in read_lines(run / "records.jsonl")]
+    kept = [row for row in records if row["decision"]["keep"]]
+    train = [row for _, row in read_lines(run / "dataset" / "train.jsonl")]
+    validation = [row for _, row in read_lines(run / "dataset" / "validation.jsonl")]
+    assert len(kept) >= 150 and len(train) + len(validation) == len(kept)
+    assert not {row["document_id"] for row in train} & {row["document_id"] for row in validation}
+    assert all(row["context"][row["evidence"]["start"] :].startswith(row["evidence"]["text"]) for row in records)
+
+    stages = json.loads((run / "run.json").read_text())["stages"]
+    (candidate,) = (name.removeprefix("sft:") for name in stages if name.startswith("sft:"))
+    folder = run / "students" / candidate
+    assert (folder / "adapter_model.safetensors").is_file() and (folder / "README.md").is_file()
+    assert not list(run.rglob("*.pt")) and not list(run.rglob("*.bin"))
+
+    verdict = json.loads((run / "validation" / candidate / "verdict.json").read_text())
+    answers = [row for _, row in read_lines(run / "validation" / candidate / "answers.jsonl")]
+    questions = sum(1 for _ in read_lines(resource("demo", "heldout.jsonl")))
+    assert len(answers) == 4 * questions
+    assert verdict["accepted"], verdict["text"]
+    assert verdict["text"] in done.stdout.replace("\n", " ") or "Accept" in done.stdout
+
+    again = command("synth", "demo", "--run", "runs/demo", timeout=600)
+    assert again.returncode == 0 and "nothing was asked again" in again.stdout
