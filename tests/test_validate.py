@@ -449,8 +449,9 @@ def test_an_adapter_changes_the_tuned_answers_and_leaves_those_of_its_base_alone
     weights = resource("demo", "models") / "teacher"
     run, heldout = make_run(tmp_path)
     model = AutoModelForCausalLM.from_pretrained(weights, local_files_only=True)
-    # Not the neutral start of a training: matrices that change every answer.
-    lora = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear", init_lora_weights=False))
+    # Not the neutral start of a training: random matrices, scaled up until nothing of the model is left.
+    loud = LoraConfig(r=8, lora_alpha=256, target_modules="all-linear", init_lora_weights=False)
+    lora = get_peft_model(model, loud)
     lora.save_pretrained(run.student_path("loud"), save_embedding_layers=False)
     sha = digest_file(run.train_path).sha256
     add_candidate(run, "loud", weights, sha, finished="2026-01-02T00:00:00Z")

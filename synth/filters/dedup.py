@@ -13,7 +13,7 @@ from itertools import islice, pairwise
 from rensa import RMinHash
 
 from synth.core.records import Record
-from synth.filters.words import names, numbers, read, without_articles, word_set, words_of
+from synth.filters.words import STOPWORDS, names, numbers, stem, without_articles, word_set, words_of
 
 _PERMUTATIONS = 64
 # How many kept records of one bucket, and of all buckets of a record, are compared with it.
@@ -95,7 +95,7 @@ class _Sketch:
         return cls(
             shingles=shingles,
             facts=(numbers(asked) | numbers(record.answer), names(asked) | names(record.answer), negative),
-            content=frozenset(read(asked).content),
+            content=frozenset(stem(w) for w in words_of(asked) if w not in STOPWORDS),
             passage_id=record.passage_id,
         )
 

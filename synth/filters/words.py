@@ -13,6 +13,9 @@ from functools import lru_cache
 _WORD = re.compile(r"\d+(?:[.,:]\d+)*(?=[^\W\d_]{1,3}\b)|\d+(?:[.,:]\d+)+|[^\W_]+(?:[-'.][^\W_]+)*|[%€$£°]")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _FOLD = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "‐": "-", "‑": "-", "–": "-", "—": "-"})
+# A capital past the first letter, or a digit: without one a text names nothing.
+_MARKED = re.compile(r"(?<=.)[^\W\d_a-zß-öø-ÿ]|\d", re.DOTALL)
+_MEASURE_OR_ORDINAL = re.compile(r"\d+(?:st|nd|rd|th|s|am|pm|[a-z]{1,3})")
 _SENTENCE_END = frozenset('.!?:"(\n•')
 
 
@@ -213,24 +216,29 @@ def names(text: str) -> frozenset[str]:
 
     A text in title case or in capitals has no names that could be told from its other words.
     """
-    folded, found = fold(text), read(text)
-    capital = [t[0].isupper() for t in found.tokens]
-    telling = sum(capital) * 2 <= len(capital) or not _title_case(found)
+    folded = fold(text)
+    if not _MARKED.search(folded):
+        return frozenset()
+    matches = list(_WORD.finditer(folded))
+    tokens = [m.group() for m in matches]
+    capital = [t[0].isupper() for t in tokens]
+    telling = sum(capital) * 2 <= len(capital) or not _title_case(tokens)
     result = set()
-    for i, (token, word) in enumerate(zip(found.tokens, found.words, strict=True)):
+    for match, token, is_capital in zip(matches, tokens, capital, strict=True):
+        word = token.lower().removesuffix("'s")
         if any(c.isdigit() for c in token) and any(c.isalpha() for c in token):
-            if not re.fullmatch(r"\d+(?:st|nd|rd|th|s|am|pm|[a-z]{1,3})", word):
+            if not _MEASURE_OR_ORDINAL.fullmatch(word):
                 result.add(word)
-        elif telling and capital[i] and word not in STOPWORDS and not _opens(folded, found.spans[i][0]):
+        elif is_capital and telling and word not in STOPWORDS and not _opens(folded, match.start()):
             result.add(word)
     return frozenset(result)
 
 
-def _title_case(text: Text) -> bool:
+def _title_case(tokens: Sequence[str]) -> bool:
     """Whether capitals tell nothing: "What Is The Capital of France?", "SWITCH OFF THE LAMP"."""
-    inner = list(zip(text.tokens, text.words, strict=True))[1:]
-    shouting = len(inner) >= 3 and all(token.isupper() for token, _ in inner)
-    return shouting or any(token[0].isupper() and word in STOPWORDS - {"a", "i"} for token, word in inner)
+    inner = tokens[1:]
+    shouting = len(inner) >= 3 and all(token.isupper() for token in inner)
+    return shouting or any(t[0].isupper() and t.lower() in STOPWORDS - {"a", "i"} for t in inner)
 
 
 def _opens(text: str, start: int) -> bool:
