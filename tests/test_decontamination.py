@@ -1,12 +1,16 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synth.core.heldout import HeldoutItem
 from synth.core.records import Message, Passage, Record
 from synth.filters.decontamination import HeldoutIndex
+
+# How fast a busy machine is says nothing about the code.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 
 PASSAGE = (
     "Before pulling out the fan, unplug the Cobbin and wait four minutes for the heater plate to cool down again fully."
@@ -89,16 +93,16 @@ def test_an_empty_set_finds_nothing() -> None:
 
 WORDS = st.lists(
     st.sampled_from(["what", "is", "the", "lamp", "red", "blue", "of", "a", "kettle", "cost", "40", "not", "who"]),
-    min_size=1,
+    min_size=3,
     max_size=14,
 )
 
 
+@UNHURRIED
 @given(WORDS, WORDS, WORDS, st.booleans())
 def test_a_planted_question_is_always_found(
     question: list[str], before: list[str], after: list[str], answered: bool
 ) -> None:
-    assume(len(question) >= 3)
     planted = " ".join([*before, *question, *after])
     pair = record("Something else?", planted) if answered else record(planted + "?")
     assert index("Where on earth is Zanzibar?", " ".join(question) + "?").find(pair) == "h1"

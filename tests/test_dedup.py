@@ -1,12 +1,15 @@
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synth.core.records import Passage, Provenance, Record
 from synth.filters import dedup
 from synth.filters.dedup import find_duplicates
+
+# How fast a busy machine is says nothing about the code.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def record(question: str, answer: str, passage: str = "A passage.", call: str = "", document: str = "d") -> Record:
@@ -96,7 +99,7 @@ QUESTIONS = st.lists(
 )  # fmt: skip
 
 
-@settings(deadline=None)
+@UNHURRIED
 @given(QUESTIONS, st.randoms(use_true_random=False))
 def test_the_order_of_the_records_decides_nothing(
     drawn: list[tuple[list[str], str, str, int]], shuffler: random.Random

@@ -4,18 +4,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from synth.core.errors import ConfigError, RecordError, RunError
 from synth.core.heldout import HeldoutSet, load_heldout
 from synth.core.jsonl import read_lines, write_jsonl
+from synth.core.record_file import read_records
 from synth.core.records import Decision, Message, Passage, Provenance, Record
 from synth.core.runs import Run, StageEntry
 from synth.core.schemas import first_fault, validator
-from synth.filter import PRESETS, FilterConfig, FilterSummary, decide, family, read_records, run_filter
+from synth.filter import PRESETS, FilterConfig, FilterSummary, decide, family, run_filter
 from synth.filters.base import ShareScorer
+
+# How fast a busy machine is says nothing about the code.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 
 FACTS = [
     ("Orla", "lamp", "40"),
@@ -287,7 +292,7 @@ DRAWN = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@UNHURRIED
 @given(DRAWN, st.randoms(use_true_random=False), st.one_of(st.none(), st.integers(1, 8)))
 def test_the_order_of_the_records_changes_no_decision(
     drawn: list[tuple[int, int, str, int]], shuffler: random.Random, num_records: int | None
@@ -332,6 +337,7 @@ JUNK = st.one_of(
 )
 
 
+@UNHURRIED
 @given(st.data())
 def test_what_the_quick_check_lets_pass_the_schema_accepts(data: st.DataObject) -> None:
     value = sound(1).with_scores({"a": 1.0, "b": None}).decided(Decision(False, ("x",))).to_json()
@@ -346,14 +352,14 @@ def test_what_the_quick_check_lets_pass_the_schema_accepts(data: st.DataObject) 
         del place[key]
     else:
         place[key] = data.draw(JUNK)
-    from synth.filter import _plainly_valid
+    from synth.core.record_file import _plainly_valid
 
     if _plainly_valid(value):
         assert first_fault(value, validator("record")) is None
 
 
 def test_a_plain_record_takes_the_quick_way() -> None:
-    from synth.filter import _plainly_valid
+    from synth.core.record_file import _plainly_valid
 
     assert _plainly_valid(sound(1).to_json())
     assert _plainly_valid(sound(1).with_scores({"a": 1, "b": None}).decided(Decision(False, ("x",))).to_json())

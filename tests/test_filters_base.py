@@ -2,13 +2,16 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synth.core.errors import ConfigError
 from synth.core.records import Passage, Record
 from synth.filters.base import FaultScorer, Rule, Scorer, ShareScorer, check_names, failed_reasons, score_records
 from synth.filters.selection import find_surplus, validation_documents
+
+# How fast a busy machine is says nothing about the code.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def record(question: str = "What is it?", answer: str = "a lamp", passage: str = "p", document: str = "d") -> Record:
@@ -80,6 +83,7 @@ def best_possible(counts: list[int], target: float) -> float:
     return min(abs(s - target) for s in sums - {0, sum(counts)})
 
 
+@UNHURRIED
 @given(
     st.lists(st.integers(1, 30), min_size=2, max_size=9), st.floats(0.01, 0.9), st.integers(0, 5)
 )  # fmt: skip

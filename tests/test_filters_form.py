@@ -1,9 +1,13 @@
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synth.core.records import Message, Passage, Record
 from synth.filters.form import FormLimits, form_scorer
+
+# How fast a busy machine is says nothing about the code.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 
 PASSAGE = "The Orla lamp costs 40 pounds. Its bulb lasts 900 hours. Do not place it on carpet."
 FORM = form_scorer(FormLimits())
@@ -89,6 +93,7 @@ def test_only_pairs_have_to_be_questions_and_later_turns_may_use_pronouns() -> N
     assert FORM.explain(record("", "40 pounds", prompt=turns)) == []
 
 
+@UNHURRIED
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_any_text_gets_a_score(question: str, answer: str) -> None:
     assert FORM.score([record(question, answer)]) in ([0.0], [1.0])

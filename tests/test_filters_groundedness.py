@@ -1,10 +1,14 @@
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synth.core.records import Passage, Record
 from synth.filters.groundedness import EVIDENCE, FACTS, GROUNDEDNESS, RELEVANCE, measures
 from synth.filters.words import names, numbers, stem
+
+# How fast a busy machine is says nothing about the code.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 
 PASSAGE = (
     "The Quillan 3 printer holds ink for about 6,000 pages. Replacement reservoirs carry the part number QR-77 and are"
@@ -120,6 +124,7 @@ def test_numbers_and_names_are_read_in_all_their_forms() -> None:
     assert measures("24 volts or €5") == {("24", "v"), ("5", "€")}
 
 
+@UNHURRIED
 @given(st.text(max_size=60), st.text(max_size=60), st.one_of(st.none(), st.text(max_size=60)))
 def test_any_text_gets_a_score_from_0_to_1(question: str, answer: str, evidence: str | None) -> None:
     for scorer in (EVIDENCE, GROUNDEDNESS, FACTS, RELEVANCE):

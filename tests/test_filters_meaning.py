@@ -1,13 +1,16 @@
 """Negation, answer types, and questions that do not fit: what a count of words cannot see."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synth.core.records import Passage, Record
 from synth.filters.answer_type import ANSWER_TYPE
 from synth.filters.negation import NEGATION
 from synth.filters.question_fit import QUESTION_FIT
+
+# How fast a busy machine is says nothing about the code.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def record(evidence: str | None, question: str, answer: str, passage: str = "") -> Record:
@@ -135,13 +138,14 @@ def test_a_quantity_or_a_name_is_not_cut_in_two() -> None:
         ("Two pale lights mean that it is ready.", "What do you see?", "Two pale", "cut_answer"),
         ("White means ready, and the light goes out after ten minutes.", "What does white mean?", "the light goes", "other_clause"),
         ("The kettle holds two litres.", "What does the kettle hold?", "three litres", "not_quoted"),
-        ("The kettle holds two litres.", "does the kettle what hold?", "two litres", None),
-        ("The kettle holds two litres.", "the what does the kettle hold?", "two litres", "no_opening"),
+        ("The kettle holds two litres.", "does the kettle what hold?", "two litres", "no_opening"),
+        ("A rattling pump has nearly always swallowed a snail.", "What does a rattling pump have?", "nearly always swallowed a snail", "uninflected"),
+        ("The fuse sits behind the cap.", "What should the fuse sits behind?", "the cap", "uninflected"),
+        ("It is a warmed and insulated composter.", "What is it called?", "a warmed", "cut_answer"),
     ],
 )  # fmt: skip
-def test_a_question_that_lost_its_thread_is_found(evidence: str, question: str, answer: str, fault: str | None) -> None:
-    faults = QUESTION_FIT.explain(record(evidence, question, answer))
-    assert fault in faults if fault else not faults
+def test_a_question_that_lost_its_thread_is_found(evidence: str, question: str, answer: str, fault: str) -> None:
+    assert fault in QUESTION_FIT.explain(record(evidence, question, answer))
 
 
 @pytest.mark.parametrize(
@@ -167,6 +171,7 @@ def test_a_question_that_can_be_laid_back_on_its_sentence_passes(evidence: str, 
     assert QUESTION_FIT.explain(record(evidence, question, answer)) == []
 
 
+@UNHURRIED
 @given(st.one_of(st.none(), st.text(max_size=60)), st.text(max_size=60), st.text(max_size=60))
 def test_any_text_gets_a_score(evidence: str | None, question: str, answer: str) -> None:
     for scorer in (NEGATION, ANSWER_TYPE, QUESTION_FIT):
@@ -179,6 +184,7 @@ WORDS = st.lists(
 ).map(" ".join)  # fmt: skip
 
 
+@UNHURRIED
 @given(WORDS, WORDS, WORDS)
 def test_any_order_of_english_words_gets_a_score(evidence: str, question: str, answer: str) -> None:
     for scorer in (NEGATION, ANSWER_TYPE, QUESTION_FIT):

@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import json
 import os
@@ -123,9 +124,10 @@ def test_an_error_inside_the_block_stops_the_server_too(fake: Fake, tmp_path: Pa
 
 
 DRIVER = """
-import os, sys, time
+import signal, sys, time
 from pathlib import Path
 from synth.inference.server import VLLMServer
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 server = VLLMServer("org/model", log_path=Path(sys.argv[2]), python=sys.argv[1])
 server.__enter__()
 print("ready", flush=True)
@@ -323,6 +325,7 @@ def test_adapters_are_served_under_their_names_with_the_next_rank_that_vllm_has(
     assert "--enable-lora" in command
     assert following(command, "--max-lora-rank") == "64"
     assert following(command, "--max-loras") == "2"
+    assert following(command_of(adapters=adapters, cpu=True), "--max-loras") == "3"  # one slot stays empty
     at = command.index("--lora-modules")
     assert [json.loads(text) for text in command[at + 1 : at + 3]] == [
         {"name": name, "path": str(path)} for name, path in adapters.items()
@@ -391,36 +394,40 @@ def tiny_adapter(tmp_path: Path) -> Iterator[Path]:
 
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(resource("demo", "models") / "teacher")
-    tuned = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    tuned = get_peft_model(model, LoraConfig(r=4, lora_alpha=64, target_modules="all-linear", init_lora_weights=False))
     tuned.save_pretrained(tmp_path / "adapter")
     yield tmp_path / "adapter"
 
 
 @pytest.mark.vllm
-async def test_the_real_server_serves_an_adapter_notices_a_dead_engine_and_leaves_nothing(
+async def test_the_real_server_keeps_adapters_apart_notices_a_dead_engine_and_leaves_nothing(
     tmp_path: Path, tiny_adapter: Path
 ) -> None:
+    def ask(price: int) -> ChatRequest:
+        text = f"<passage>The Orla lamp costs {price} pounds. Do not place the Orla lamp on carpet.</passage>"
+        return ChatRequest((Message("user", text),), Sampling(0, max_tokens=40, seed=1))
+
     server = VLLMServer(
         resource("demo", "models") / "teacher", log_path=tmp_path / "log", adapters={"tuned": tiny_adapter}
     )
-    request = ChatRequest((Message("user", "<passage>The Orla lamp costs 40 pounds.</passage>"),), Sampling(0, seed=1))
     with server:
         assert await served_models(server.base_url) == ["model", "tuned"]
-        texts = []
-        for name in ("model", "tuned"):
-            async with Client(server.base_url, name) as client:
-                texts.append((await client.complete(request)).text)
-        assert texts[0] != texts[1]  # random adapter weights: the adapter is really applied
+        async with Client(server.base_url, "model") as base, Client(server.base_url, "tuned") as tuned:
+            alone = [(await base.complete(ask(price))).text for price in range(40, 44)]
+            calls = [client.complete(ask(price)) for price in range(40, 44) for client in (base, tuned)]
+            mixed = [completion.text for completion in await asyncio.gather(*calls)]
+        # In one batch, the adapter works on its own requests and on no other.
+        assert mixed[0::2] == alone
+        assert all(text != plain for text, plain in zip(mixed[1::2], alone, strict=True))
         server.check()
         running = session_of_engine(tmp_path / "log")
         engine = max(running, key=lambda pid: int(Path(f"/proc/{pid}/statm").read_text().split()[1]))
         os.kill(engine, signal.SIGKILL)
         assert gone([engine])
-        with pytest.raises(InferenceError) as caught:
-            for _ in range(20):
+        with pytest.raises(InferenceError, match="vLLM server|engine"):
+            for _ in range(60):
                 server.check()
-                time.sleep(0.5)
-        assert str(caught.value)
+                await asyncio.sleep(0.5)
     assert gone(running, patience=0)
 
 

@@ -443,9 +443,11 @@ def test_answers_of_the_real_engine_are_scored(tmp_path: Path, engine: "VLLMServ
 def test_an_adapter_changes_the_tuned_answers_and_leaves_those_of_its_base_alone(
     tmp_path: Path, engine: "VLLMServer"
 ) -> None:
+    import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
+    torch.manual_seed(1)
     weights = resource("demo", "models") / "teacher"
     run, heldout = make_run(tmp_path)
     model = AutoModelForCausalLM.from_pretrained(weights, local_files_only=True)

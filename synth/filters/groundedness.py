@@ -1,6 +1,6 @@
 """Is the pair about the passage? The scores `evidence`, `groundedness`, `facts` and `relevance`.
 
-Each looks for words, not for meaning: cheap, explainable, and measured on human pairs (see bench/filter.py).
+Each looks for words, not for meaning: cheap, and every rejection can say why.
 A record without evidence is read against its whole passage.
 """
 

@@ -58,11 +58,6 @@ _S_VERBS = word_set(
 )
 
 
-def _no_opening(pair: Laid) -> bool:
-    """The question does not begin with a capital: its head is lost."""
-    return not pair.question.tokens[0][0].isupper()
-
-
 def _no_verb(pair: Laid) -> bool:
     """Something else stands where a verb has to: "What should you every letter?", "What above 60 pounds?"."""
     rest = pair.rest
@@ -86,7 +81,13 @@ def _no_verb(pair: Laid) -> bool:
 
 def _uninflected(pair: Laid) -> bool:
     """After "does" no verb of the source stands in its base form: "What does the desk accepts?"."""
-    if pair.auxiliary not in {"does", "did"} or {"do", "have"} & set(pair.rest):
+    if "have" in pair.rest:
+        # "What does it have?" with what it has done: "swallowed a snail".
+        first = next((w for w in pair.answer.words if w not in _ADVERBS and not w.endswith("ly")), "")
+        return pair.auxiliary in DO and first.endswith("ed")
+    ordered = pair.auxiliary in MODAL and pair.rest[:1] in {("the",), ("a",), ("an",)}
+    inflected = any(w.endswith("s") and not w.endswith(("ss", "us")) for w in pair.rest)
+    if not (pair.auxiliary in {"does", "did"} or (ordered and inflected)) or "do" in pair.rest:
         return False
     if (DO | MODAL | {"to"}) & set(pair.source.words):
         return False
@@ -285,6 +286,7 @@ def _cut_end(pair: Laid) -> bool:
         or (len(words) > 2 and words[-2] == "and" and after in _PREPOSITIONS and _participle(words[-1]))
         or (after in _PREPOSITIONS and after not in pair.question.words and bool(_RELATIVE & set(words[1:])))
         or (after in {"and", "or"} and pair.auxiliary in DO and _list_goes_on(pair))
+        or (after in {"and", "or"} and words[0] in _OPENERS and _participle(words[-1]))
     )
 
 
@@ -324,7 +326,6 @@ def _not_quoted(pair: Laid) -> bool:
 
 _CHECKS: Mapping[str, Callable[[Laid], bool]] = {
     "not_quoted": _not_quoted,
-    "no_opening": _no_opening,
     "no_verb": _no_verb,
     "uninflected": _uninflected,
     "lost_verb": _lost_verb,
@@ -346,6 +347,8 @@ _CHECKS: Mapping[str, Callable[[Laid], bool]] = {
 def _fit_faults(record: Record) -> Sequence[str] | None:
     if record.kind != "qa" or not read(record.answer).words:
         return None
+    if record.evidence is not None and record.question.strip()[:1].islower():
+        return ["no_opening"]  # the head of the question is lost
     pair = Laid.of(record)
     return None if pair is None else [name for name, faulty in _CHECKS.items() if faulty(pair)]
 

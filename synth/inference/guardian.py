@@ -30,13 +30,14 @@ def main(command: list[str]) -> int:
     """Run the server until it ends or is to be stopped; return its exit code."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    server = subprocess.Popen(  # noqa: S603  (the command is the caller's own)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job has it ignored, and so had the server
+    server = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=_die_with_guardian if sys.platform == "linux" else None,  # noqa: PLW1509  (one thread so far)
+        preexec_fn=_die_with_guardian if sys.platform == "linux" else None,  # safe: one thread so far
     )
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # after the start: a server would inherit it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only now: the server would inherit it
     threading.Thread(target=_wait_for_word, args=(stop,), daemon=True).start()
     while not stop.is_set() and server.poll() is None:
         stop.wait(0.2)

@@ -50,7 +50,7 @@ class Journal:
         self.damaged = 0
         self._folder = folder
         self._segments: list[Path] = []
-        # 16 bytes for the key and one integer for segment and offset keep 10^6 calls near 200 MB.
+        # 16 bytes for the key and one integer for segment and offset keep 10^6 calls under 150 MB.
         self._places: dict[bytes, int] = {}
         self._readers: dict[int, IO[bytes]] = {}
         self._writer: IO[bytes] | None = None

@@ -37,7 +37,7 @@ class JournaledTeacher:
         *,
         seed: int,
         sampling: Sampling,
-        round: int = 0,  # noqa: A002  (the word for it; the builtin is not used here)
+        round: int = 0,
     ) -> None:
         self._endpoint, self._journal = endpoint, journal
         self._seed, self._sampling, self._round = seed, sampling, round

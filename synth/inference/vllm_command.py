@@ -93,10 +93,12 @@ def server_command(
         # raises max_num_batched_tokens to the model's length by itself. Compiling takes longer than it saves.
         command += ["--enforce-eager", "--no-enable-chunked-prefill"]
     if adapters:
-        at_once = min(len(adapters), _MOST_ADAPTERS_AT_ONCE)
+        # vLLM's LoRA code for the CPU (lora/ops/torch_ops, 0.32) gives tokens without an adapter the last
+        # slot when another request of the batch has one. A slot that stays empty keeps them right.
+        at_once = len(adapters) + 1 if cpu else min(len(adapters), _MOST_ADAPTERS_AT_ONCE)
         rank = _lora_rank([adapter_rank(path) for path in adapters.values()])
         command += ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(at_once)]
-        command += ["--max-cpu-loras", str(len(adapters)), "--lora-modules"]
+        command += ["--max-cpu-loras", str(max(at_once, len(adapters))), "--lora-modules"]
         command += [json.dumps({"name": name, "path": str(path)}) for name, path in adapters.items()]
     return [*command, *args]
 
