@@ -32,9 +32,13 @@ from synth.filters.groundedness import EVIDENCE, FACTS, GROUNDEDNESS, RELEVANCE
 from synth.filters.negation import NEGATION
 from synth.filters.question_fit import QUESTION_FIT
 from synth.filters.selection import find_surplus, validation_documents
+from synth.filters.span_use import SPAN_USE
 
 # Raise it when a scorer changes its mind about the same text, so that no old decision passes for current.
 FILTER_VERSION = 1
+
+# Scores that generators give: the teacher's mean token probability (None where the endpoint does not say it).
+GENERATED = frozenset({"confidence"})
 
 PRESETS: Mapping[str, tuple[str, ...]] = {
     "general": (
@@ -55,6 +59,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
         "relevance >= 0.9",
         "answer_type >= 1",
         "question_fit >= 1",
+        "span_use >= 1",
     ),
 }
 
@@ -121,6 +126,7 @@ def scorers_of(config: FilterConfig) -> tuple[Scorer, ...]:
         RELEVANCE,
         ANSWER_TYPE,
         QUESTION_FIT,
+        SPAN_USE,
     )
 
 
@@ -144,7 +150,7 @@ def decide(
     """
     used = (*scorers_of(config), *scorers)
     known = {s.name: s for s in used}
-    rules = check_names(config.rules(), {*known, *(name for r in records for name in r.scores)})
+    rules = check_names(config.rules(), {*known, *GENERATED, *(name for r in records for name in r.scores)})
     wanted = {rule.score for rule in rules}
     scored = score_records(records, [scorer for scorer in used if scorer.name in wanted])
     reasons = [failed_reasons(record, rules, known) for record in scored]
@@ -188,7 +194,8 @@ def family(reason: str) -> str:
     """
     head, _, rest = reason.partition(":")
     match = re.match(r"[a-z_]+(?= of [0-9a-f]{16}$)|[a-z_]+$", rest)
-    return f"{head}:{match[0]}" if match and head in {"form", "duplicate", "negation", "question_fit"} else head
+    named = match and head in {"form", "duplicate", "negation", "question_fit", "span_use"}
+    return f"{head}:{match[0]}" if match and named else head
 
 
 @dataclass(frozen=True, slots=True)

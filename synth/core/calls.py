@@ -5,6 +5,7 @@ completion out. `Teacher` is what a generator sees: chat, with everything else t
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, Self
@@ -67,12 +68,17 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A model's reply. `finish_reason` is "stop", or "length" where `max_tokens` cut it off."""
+    """A model's reply. `finish_reason` is "stop", or "length" where `max_tokens` cut it off.
+
+    `logprobs` has each token's text and its log probability (natural, before sampling settings and schema); it is
+    empty where the endpoint was not asked for it.
+    """
 
     text: str
     finish_reason: str = "stop"
     usage: Usage = Usage()
     key: str = ""
+    logprobs: tuple[tuple[str, float], ...] = ()
 
     def json(self) -> Any:  # noqa: ANN401  (whatever JSON the schema asked for)
         """Return the reply parsed as JSON.
@@ -87,14 +93,29 @@ class Completion:
         except orjson.JSONDecodeError as error:
             raise InferenceError(f"the reply is not JSON: {self.text[:80]!r}") from error
 
+    def confidence(self, after: str = "") -> float | None:
+        """Return the model's mean probability a token, in (0, 1], of what it wrote after the text `after`.
+
+        The mean is geometric: exp of the mean log probability. None where no log probabilities came, or
+        where nothing stands after `after`.
+        """
+        written, counted = "", []
+        for token, logprob in self.logprobs:
+            if after in written:
+                counted.append(logprob)
+            written += token
+        return math.exp(sum(counted) / len(counted)) if counted else None
+
     def to_json(self) -> dict[str, Any]:
         """Return the response part of a journal line."""
-        return {"text": self.text, "finish_reason": self.finish_reason, "usage": asdict(self.usage)}
+        logprobs = {"logprobs": [[token, round(value, 3)] for token, value in self.logprobs]} if self.logprobs else {}
+        return {"text": self.text, "finish_reason": self.finish_reason, "usage": asdict(self.usage), **logprobs}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], key: str) -> Self:
         """Build a completion from the response part of a journal line."""
-        return cls(data["text"], data["finish_reason"], Usage(**data["usage"]), key)
+        logprobs = tuple((token, value) for token, value in data.get("logprobs", ()))
+        return cls(data["text"], data["finish_reason"], Usage(**data["usage"]), key, logprobs)
 
 
 class Endpoint(Protocol):

@@ -162,6 +162,7 @@ class Record:
         kind: str = "qa",
         evidence: str | None = None,
         prompt: Sequence[Message] | None = None,
+        scores: Mapping[str, float | None] | None = None,
         provenance: Provenance | None = None,
     ) -> Self:
         """Make a record about `passage`, undecided, with an id from its content.
@@ -174,6 +175,7 @@ class Record:
             kind: a word for the kind of record, such as "qa".
             evidence: a quotation from the passage that supports the answer.
             prompt: earlier turns and the last user turn, for conversations.
+            scores: what the generator itself knows of the record's worth, for rules to use.
             provenance: the teacher's calls; the runtime fills it in where a generator leaves it out.
         """
         source = provenance or Provenance("", "")
@@ -195,6 +197,7 @@ class Record:
             generator=generator,
             kind=kind,
             evidence=None if evidence is None else Evidence.locate(evidence, passage.text),
+            scores={} if scores is None else {k: None if v is None else round(v, 4) for k, v in scores.items()},
             provenance=source,
         )
 

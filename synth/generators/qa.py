@@ -50,6 +50,8 @@ class QA:
             generator=self.name,
             kind=template.kind,
             evidence=offered[reply["evidence"]].text,
+            # The evidence is chosen from a list; how sure the teacher is shows in what it wrote after that.
+            scores={"confidence": completion.confidence(after='"question"')},
             provenance=Provenance(
                 teacher="",
                 prompt_sha256=template.sha256,

@@ -47,6 +47,7 @@ class Client:
         retries: how often a call is tried again after the first time.
         connect_timeout: seconds to open a connection.
         timeout: seconds for one try, from sending to the last byte; also the longest Retry-After obeyed.
+        logprobs: whether to ask for the log probability of each token; some hosted models refuse that.
 
     Raises:
         ConfigError: `base_url` is not an http(s) URL.
@@ -64,7 +65,9 @@ class Client:
         retries: int = 5,
         connect_timeout: float = 10,
         timeout: float = 600,
+        logprobs: bool = False,
     ) -> None:
+        self._logprobs = logprobs
         self._address = _Address(base_url, api_key)
         self._served = served
         self._model = served if model is None else model
@@ -138,6 +141,8 @@ class Client:
         }
         if sampling.seed is not None:
             payload["seed"] = sampling.seed
+        if self._logprobs:
+            payload["logprobs"] = True
         if request.schema is not None:
             payload["response_format"] = {
                 "type": "json_schema",

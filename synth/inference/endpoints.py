@@ -106,7 +106,12 @@ async def open_endpoint(
     try:
         await asyncio.to_thread(server.__enter__)
         async with Client(
-            server.base_url, server.served, model=source.name, revision=source.revision, max_in_flight=max_in_flight
+            server.base_url,
+            server.served,
+            model=source.name,
+            revision=source.revision,
+            max_in_flight=max_in_flight,
+            logprobs=True,
         ) as client:
             try:
                 yield client

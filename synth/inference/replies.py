@@ -46,7 +46,16 @@ def completion_of(body: bytes, key: str) -> Completion:
     if text is None:
         raise _no_text(message, finish)
     counts = data.get("usage")
-    return Completion(text, finish, _usage(counts if isinstance(counts, dict) else {}), key)
+    return Completion(text, finish, _usage(counts if isinstance(counts, dict) else {}), key, _logprobs(choice))
+
+
+def _logprobs(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    """Return the tokens with their log probabilities; none where they were not asked for or are not readable."""
+    try:
+        # Rounded as the journal has them, so that a replayed call gives what the first one gave.
+        return tuple((str(t["token"]), round(float(t["logprob"]), 3)) for t in choice["logprobs"]["content"])
+    except (KeyError, TypeError, ValueError):
+        return ()
 
 
 def _text(content: Any) -> str | None:  # noqa: ANN401  (any JSON)
