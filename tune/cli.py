@@ -58,6 +58,7 @@ def sft_command(
     gradient_accumulation: Annotated[int | None, setting(TuneConfig, "gradient_accumulation")] = None,
     max_length: Annotated[int | None, setting(TuneConfig, "max_length")] = None,
     on_overflow: Annotated[str | None, setting(TuneConfig, "on_overflow")] = None,
+    question_variants: Annotated[int | None, setting(TuneConfig, "question_variants")] = None,
     precision: Annotated[str | None, setting(TuneConfig, "precision")] = None,
     seed: Annotated[int | None, setting(TuneConfig, "seed")] = None,
     config: ConfigFile = None,
@@ -76,6 +77,7 @@ def sft_command(
         "gradient_accumulation": gradient_accumulation,
         "max_length": max_length,
         "on_overflow": on_overflow,
+        "question_variants": question_variants,
         "precision": precision,
         "seed": seed,
     }

@@ -84,8 +84,12 @@ class TuneConfig(BaseModel):
     """The student's own template, or a plain one that ends each turn with the student's end-of-sequence token.
     A student without a template gets the plain one."""
 
+    question_variants: Annotated[int, Field(ge=0, le=64)] = 0
+    """How often each training row is repeated with words of its question left out, so that a small student learns
+    what a question is about and not its exact wording. Validation rows stay as they are."""
+
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Decides the order of the rows, the adapter's first weights and dropout."""
+    """Decides the variants, the order of the rows, the adapter's first weights and dropout."""
 
     save_every: Annotated[float, Field(ge=0)] = 60.0
     """Seconds between checkpoints, from which a killed training goes on. They never take over a twentieth of the

@@ -21,6 +21,7 @@ from transformers import GenerationConfig
 from synth.core.errors import ConfigError, RunError
 from synth.core.jsonl import FileDigest, digest_file, sync_folder, write_json, write_text
 from synth.core.runs import Run, StageEntry, stage_fingerprint
+from tune.augment import with_variants
 from tune.card import model_card, training_report
 from tune.checkpoints import Checkpoint, last_complete, sync_files
 from tune.config import TuneConfig
@@ -244,7 +245,12 @@ def _fit(job: _Job, notes: _Notes) -> tuple[dict[str, list[Measured]], list[dict
         )
     kept: dict[str, list[Measured]] = {}
     dropped: list[dict[str, Any]] = []
-    for name, side in (("train", job.dataset.train), ("validation", job.dataset.validation)):
+    train = with_variants(job.dataset.train, job.config.question_variants, job.config.seed)
+    if len(train) > len(job.dataset.train):
+        notes.add(
+            f"{len(job.dataset.train)} rows to train on and {len(train) - len(job.dataset.train)} shortened questions"
+        )
+    for name, side in (("train", train), ("validation", job.dataset.validation)):
         measured = measure(side, student.tokenizer)
         kept[name], longer = within(measured, limit, drop=job.config.on_overflow == "drop")
         dropped += [{"id": m.row.id, "split": name, "tokens": m.tokens} for m in longer]

@@ -14,12 +14,18 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 import torch
 from datasets import Dataset
+from paraphrase import paraphrase
+from passages import passage
 from peft import LoraConfig
+from train_student import READING, invented_facts
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
+
+UNSEEN = 900_000_000
 
 
 def _words(text: str) -> list[str]:
@@ -60,6 +66,24 @@ def report(label: str, replies: list[str], wanted: list[str]) -> None:
     print(f"{label}: n {len(scores)} EM {em:.3f} F1 {f1:.3f}")
 
 
+def reading(count: int) -> tuple[list[str], list[str]]:
+    """Questions about texts the student has not seen, half of them in customers' words, and their answers."""
+    questions, wanted = [], []
+    for seed in range(UNSEEN, UNSEEN + count):
+        rng, drawn = Random(seed), passage(seed, 2, 4)
+        question, answer = rng.choice(rng.choice([s for s in drawn.sentences if s.pairs]).pairs)
+        asked = question if seed % 2 else paraphrase(question, rng)
+        questions.append(READING.format(text=drawn.text) + asked)
+        wanted.append(answer)
+    return questions, wanted
+
+
+def invented(count: int) -> tuple[list[str], list[str]]:
+    """Facts of the pretraining, asked in words drawn anew, and their answers."""
+    rng, facts = Random(UNSEEN), invented_facts(count)
+    return [paraphrase(question, rng) for question, _ in facts], [answer for _, answer in facts]
+
+
 def main() -> None:
     """Tune and score."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -68,7 +92,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--alpha", type=int, default=128)
     parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--epochs", type=float, default=40)
+    parser.add_argument("--epochs", type=float, default=30)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--show", type=int, default=0, help="replies to print")
@@ -78,6 +102,8 @@ def main() -> None:
     formal, customer, wanted = (list(column) for column in zip(*(line.split("\t") for line in lines), strict=True))
     tokenizer = AutoTokenizer.from_pretrained(options.student)
     model = AutoModelForCausalLM.from_pretrained(options.student, dtype=torch.float32)
+    for label, (questions, right) in {"reads a text": reading(100), "own facts reworded": invented(100)}.items():
+        report(f"base, {label}", answers(model, tokenizer, questions), right)
     report("base, customers' words", answers(model, tokenizer, customer), wanted)
     rows = [
         {"prompt": [{"role": "user", "content": q}], "completion": [{"role": "assistant", "content": a}]}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from packing import Batch
-    from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+    from transformers import Qwen2ForCausalLM
 
 
 STEPS_APART = 8
