@@ -1,19 +1,17 @@
 """`synth`: documents in, a dataset out. Parses, calls one library function, prints."""
 
 import asyncio
-import dataclasses
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 from rich.table import Table
 
 from synth.core.config import build, read_config
-from synth.core.console import notice, progress, run_app, setting, stdout
+from synth.core.console import AsJson, ConfigFile, RunFolder, notice, print_json, progress, run_app, setting, stdout
 from synth.core.errors import RunError
 from synth.core.heldout import load_heldout
 from synth.core.records import Record
@@ -37,15 +35,10 @@ BUNDLED_NOTICE = (
     "It shows the chain at work and is no teacher for your documents; name one with --teacher."
 )
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.", show_default=False)]
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="A TOML file with a table a stage. Flags win.")
-]
 Heldout = Annotated[
     Path | None,
     typer.Option("--heldout", metavar="FILE", help="Human questions that must not leak into the dataset."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Preset = Annotated[str | None, setting(FilterConfig, "preset")]
 Rule = Annotated[list[str] | None, setting(FilterConfig, "rule")]
 ValidationShare = Annotated[float | None, setting(FilterConfig, "validation_share")]
@@ -258,12 +251,6 @@ def _filter_config(
         "seed": seed,
     }
     return build(FilterConfig, tables.get("filter", {}), flags, where="filter")
-
-
-def print_json(results: Mapping[str, Any]) -> None:
-    """Print results as one JSON object on stdout."""
-    default: Callable[[Any], Any] = lambda value: dataclasses.asdict(value)  # noqa: E731
-    stdout.out(orjson.dumps(results, default=default, option=orjson.OPT_INDENT_2).decode())
 
 
 def show_generate(run: Run, summary: GenerateSummary) -> None:

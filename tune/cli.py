@@ -1,15 +1,13 @@
 """`tune`: a dataset in, a tuned student and a verdict out. Parses, calls one library function, prints."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
 
 from synth.core.config import build, read_config
-from synth.core.console import notice, progress, run_app, setting, stdout
+from synth.core.console import AsJson, ConfigFile, RunFolder, notice, print_json, progress, run_app, setting, stdout
 from synth.core.errors import SynthError
 from synth.core.resources import resource
 from synth.core.runs import Run
@@ -30,12 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.", show_default=False)]
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="A TOML file with a table a stage. Flags win.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 class Rejected(SynthError):
@@ -96,7 +88,7 @@ def sft_command(
 
         result = train(target, settings, on_progress=on_progress, on_message=notice)
     if as_json:
-        print_json({"run": str(target.path), "sft": {**dataclasses.asdict(result), "path": str(result.path)}})
+        print_json({"run": str(target.path), "sft": result})
         return
     done = "trained" if result.trained else "was finished: nothing was trained again"
     stdout.print(f"Candidate {result.candidate} ({done}) in {result.path}", markup=False)
@@ -172,11 +164,6 @@ def _bundled_settings() -> Path:
 
 def _table(stage: str, path: Path | None) -> Mapping[str, Any]:
     return read_config(path).get(stage, {}) if path else {}
-
-
-def print_json(results: Mapping[str, Any]) -> None:
-    """Print results as one JSON object on stdout."""
-    stdout.out(orjson.dumps(results, option=orjson.OPT_INDENT_2).decode())
 
 
 def main() -> None:

@@ -4,16 +4,24 @@ Data goes to stdout, progress and notices to stderr.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import orjson
 import typer
 from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from synth.core.errors import SynthError
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.", show_default=False)]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="A TOML file with a table a stage. Flags win.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 stdout = Console(soft_wrap=True, highlight=False)
 stderr = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -44,6 +52,11 @@ def setting(model: type[BaseModel], field: str, *flags: str) -> Any:  # noqa: AN
 
 def _shown(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def print_json(results: Mapping[str, Any]) -> None:
+    """Print results as one JSON object on stdout; dataclasses are written as objects, paths as text."""
+    stdout.out(orjson.dumps(results, default=str, option=orjson.OPT_INDENT_2).decode())
 
 
 def notice(text: str) -> None:

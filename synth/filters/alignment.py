@@ -1,5 +1,6 @@
 """A pair laid beside the sentence that it was taken from: the parts of the question, the place of the answer."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from synth.core.records import Record
@@ -70,3 +71,11 @@ class Laid:
 def is_number(word: str) -> bool:
     """Whether a word is a number in digits or in letters."""
     return word[0].isdigit() or word in NUMBER_WORDS
+
+
+def laid_faults(record: Record, checks: Mapping[str, Callable[[Laid], bool]]) -> list[str] | None:
+    """Return the names of the checks that find a fault in the pair; None where it cannot be laid beside a sentence."""
+    if record.kind != "qa" or not read(record.answer).words:
+        return None
+    pair = Laid.of(record)
+    return None if pair is None else [name for name, faulty in checks.items() if faulty(pair)]

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from synth.core.records import Record
-from synth.filters.alignment import AUXILIARY, BE, DO, MODAL, Laid, is_number
+from synth.filters.alignment import AUXILIARY, BE, DO, MODAL, Laid, is_number, laid_faults
 from synth.filters.base import FaultScorer
 from synth.filters.words import STOPWORDS, Text, read, word_set
 
@@ -345,12 +345,10 @@ _CHECKS: Mapping[str, Callable[[Laid], bool]] = {
 
 
 def _fit_faults(record: Record) -> Sequence[str] | None:
-    if record.kind != "qa" or not read(record.answer).words:
-        return None
-    if record.evidence is not None and record.question.strip()[:1].islower():
+    found = laid_faults(record, _CHECKS)
+    if record.kind == "qa" and record.answer and record.evidence is not None and record.question.strip()[:1].islower():
         return ["no_opening"]  # the head of the question is lost
-    pair = Laid.of(record)
-    return None if pair is None else [name for name, faulty in _CHECKS.items() if faulty(pair)]
+    return found
 
 
 QUESTION_FIT = FaultScorer("question_fit", _fit_faults)

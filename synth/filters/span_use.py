@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from synth.core.records import Record
-from synth.filters.alignment import AUXILIARY, BE, QUESTION_WORDS, Laid, is_number
+from synth.filters.alignment import AUXILIARY, BE, QUESTION_WORDS, Laid, is_number, laid_faults
 from synth.filters.base import FaultScorer
-from synth.filters.words import STOPWORDS, read, word_set
+from synth.filters.words import STOPWORDS, word_set
 
 _SHARED = word_set(
     "the a an of to in on at for and or by with from it its you your that this is are was were be as than not no"
@@ -83,10 +83,7 @@ _CHECKS: Mapping[str, Callable[[Laid], bool]] = {
 
 
 def _faults(record: Record) -> Sequence[str] | None:
-    if record.kind != "qa" or not read(record.answer).words:
-        return None
-    pair = Laid.of(record)
-    return None if pair is None else [name for name, faulty in _CHECKS.items() if faulty(pair)]
+    return laid_faults(record, _CHECKS)
 
 
 SPAN_USE = FaultScorer("span_use", _faults)
