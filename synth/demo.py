@@ -31,7 +31,7 @@ def demo(run: Path) -> None:
     Raises:
         StepFailed: a step failed.
     """
-    heldout = resource("demo", "heldout.jsonl")
+    heldout, settings = resource("demo", "heldout.jsonl"), resource("demo", "demo.toml")
     steps = {
         "synth generate": [
             "synth.cli",
@@ -43,7 +43,7 @@ def demo(run: Path) -> None:
             heldout,
         ],
         "tune sft": ["tune.cli", "sft", run],
-        "tune validate": ["tune.cli", "validate", run, "--heldout", heldout],
+        "tune validate": ["tune.cli", "validate", run, "--heldout", heldout, "--config", settings],
     }
     began = time.monotonic()
     for number, (name, arguments) in enumerate(steps.items(), 1):
