@@ -14,6 +14,10 @@ from synth.core.errors import SynthError
 from synth.core.resources import resource
 
 
+# About two rounds over the handbook give so many that the filter accepts.
+RECORDS = 160
+
+
 class StepFailed(SynthError):
     """A step of the demo ended with an error that it has printed itself."""
 
@@ -34,13 +38,8 @@ def demo(run: Path) -> None:
     heldout, settings = resource("demo", "heldout.jsonl"), resource("demo", "demo.toml")
     steps = {
         "synth generate": [
-            "synth.cli",
-            "generate",
-            resource("demo", "handbook"),
-            "--run",
-            run,
-            "--heldout",
-            heldout,
+            *("synth.cli", "generate", resource("demo", "handbook"), "--run", run, "--heldout", heldout),
+            *("--num-records", RECORDS, "--max-rounds", 4),
         ],
         "tune sft": ["tune.cli", "sft", run],
         "tune validate": ["tune.cli", "validate", run, "--heldout", heldout, "--config", settings],
