@@ -13,7 +13,6 @@ from synth.core.console import notice
 from synth.core.errors import SynthError
 from synth.core.resources import resource
 
-
 # About two rounds over the handbook give so many that the filter accepts.
 RECORDS = 160
 
