@@ -116,7 +116,16 @@ def model_card(report: Mapping[str, Any], *, teacher: str | None) -> str:
     settings = "\n".join(f"| {name} | {_shown(value)} |" for name, value in sorted(report["hyperparameters"].items()))
     packages = ", ".join(f"{name} {version}" for name, version in sorted(report["packages"].items()))
     validation = report["validation_loss"]
-    files = "\n".join(f"| {name} | {d['used']} of {d['rows']} | `{d['sha256']}` |" for name, d in data.items())
+    variants = report["hyperparameters"].get("question_variants", 0)
+    files = "\n".join(
+        f"| {name} | {d['used']} of {d['rows'] * (1 + variants * (name == 'train'))} | `{d['sha256']}` |"
+        for name, d in data.items()
+    )
+    shortened = (
+        f"\nEach training row counts {1 + variants} times: as it is, and with shortened questions.\n"
+        if variants
+        else ""
+    )
     serve = (
         "Serve it with vLLM beside its base model: `--enable-lora --lora-modules NAME=THIS_FOLDER` "
         f"(`--max-lora-rank` at least {report['hyperparameters']['rank']})."
@@ -145,7 +154,7 @@ gives a verdict.
 | split | rows used | SHA-256 of dataset/*.jsonl |
 | --- | --- | --- |
 {files}
-
+{shortened}
 {tokens["train"]} training tokens, {tokens["labelled"]} of them in completions, the only ones that count in the loss.
 {len(report["dropped"])} rows were left out as longer than {tokens["max_length"]} tokens; none was cut.
 Each completion ends in {report["stop_token"]["text"]} (token {report["stop_token"]["id"]}), which the student was
