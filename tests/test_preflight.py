@@ -152,7 +152,8 @@ def test_the_plain_template_ends_turns_with_the_students_own_token(tmp_path: Pat
 def test_a_students_name_is_no_path_and_its_revision_follows_its_files(tmp_path: Path) -> None:
     folder = tiny_student(tmp_path / "my-student")
     before = open_student(str(folder))
-    assert (before.name, before.local, before.context) == ("my-student", True, 1024)
+    context = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
+    assert (before.name, before.local, before.context) == ("my-student", True, context)
     (folder / "chat_template.jinja").write_text(CHATML + " ")
     assert open_student(str(folder)).revision != before.revision
 

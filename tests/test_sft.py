@@ -284,7 +284,7 @@ def test_long_rows_stop_the_command_or_are_dropped_and_named(student: Path, tmp_
     assert run.stages()[f"sft:{result.candidate}"].counts["dropped"] == 1
     with pytest.raises(RunError, match="all 9 rows are longer than 8 tokens"):
         train(run, config(student, max_length=8, on_overflow="drop"))
-    with pytest.raises(ConfigError, match="--max-length: tiny reads 1024 tokens, not 4096"):
+    with pytest.raises(ConfigError, match="--max-length: tiny reads 2048 tokens, not 4096"):
         train(run, config(student, max_length=4096))
 
 
