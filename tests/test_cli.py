@@ -86,7 +86,7 @@ def test_generate_killed_in_the_middle_repeats_only_the_calls_in_flight(tmp_path
     folder = big_folder(tmp_path / "docs", 40)
     in_flight = 4
     arguments = ["generate", folder, "--run", tmp_path / "r", "--max-in-flight", in_flight]
-    with stub_endpoint(delay=0.05) as stub:
+    with stub_endpoint(delay=0.15) as stub:
         arguments += ["--teacher", stub.url]
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
         process = subprocess.Popen([sys.executable, "-m", "synth.cli", *map(str, arguments)], env=environment)
@@ -107,7 +107,7 @@ def test_generate_killed_in_the_middle_repeats_only_the_calls_in_flight(tmp_path
 
 def test_ctrl_c_drains_and_says_how_to_go_on(tmp_path: Path) -> None:
     folder = big_folder(tmp_path / "docs", 60)
-    with stub_endpoint(delay=0.05) as stub:
+    with stub_endpoint(delay=0.15) as stub:
         arguments = ["generate", folder, "--run", tmp_path / "r", "--max-in-flight", 2, "--teacher", stub.url]
         process = subprocess.Popen(
             [sys.executable, "-m", "synth.cli", *map(str, arguments)],
