@@ -1,89 +1,83 @@
 """The generate stage: passages × generators × teacher → records.
 
 Work is done in units of (round, passage, generator), many at a time, and written in the order of the
-units, so the files do not depend on which reply came first. Every reply is in the journal before it is
-used: running again after a kill replays the journal and asks only for what is missing.
+units as they come, so the files do not depend on which reply came first and memory does not grow with
+them. Every reply is in the journal before it is used: running again after a kill replays the journal and
+asks only for what is missing.
 """
 
 import asyncio
-import hashlib
+import contextlib
+import inspect
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+import orjson
 
-from synth.core.calls import Endpoint, Sampling
+from synth.core.calls import Endpoint, EndpointStats, Sampling
 from synth.core.errors import ConfigError, InferenceError, Interrupted, RunError
-from synth.core.fingerprint import canonical_json
-from synth.core.jsonl import FileDigest, read_lines, write_jsonl
-from synth.core.records import Passage, Provenance, Record, content_id
+from synth.core.jsonl import FileDigest, atomic_writer, digest_file
+from synth.core.records import Record, content_id
+from synth.core.resources import resource_folder
 from synth.core.runs import Run, StageEntry
-from synth.documents.readers import Quarantined, read_documents
+from synth.documents.readers import read_documents
 from synth.documents.splitter import split_document
-from synth.generators.base import Generator, ReplyError
+from synth.generation.config import GenerateConfig
+from synth.generation.gate import Gate, Spent, price_of
+from synth.generation.passages import PassageFile, Reading, write_passages
+from synth.generation.tally import Progress, Tally
+from synth.generation.units import Unit, UnitResult, UnitRunner, in_order
+from synth.generators.base import Generator, prepare
 from synth.generators.find import find_generator
 from synth.inference.journal import Journal
-from synth.inference.teacher import JournaledTeacher
+from synth.inference.lazy import LazyEndpoint
+
+__all__ = ["Accept", "GenerateConfig", "GenerateSummary", "Progress", "run_generate"]
 
 STAGE = "generate"
 
-# So many units in a row without one reply mean that the teacher is gone, not that a passage is odd.
-FAILURES_IN_A_ROW = 16
-
-
-class GenerateConfig(BaseModel):
-    """What decides the records. Unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    generator: tuple[str, ...] = ("qa",)
-    """Generators by name, `module:name` or `file.py:name`."""
-    passage_chars: int = Field(1200, ge=80, le=100_000)
-    """The most characters a passage has."""
-    temperature: float = Field(0.7, ge=0, le=2)
-    """Sampling temperature of the teacher."""
-    top_p: float = Field(0.95, gt=0, le=1)
-    """Nucleus sampling: the share of probability that is sampled from."""
-    max_tokens: int = Field(512, ge=1)
-    """The most tokens of one reply. A reply that is cut off goes to quarantine.jsonl."""
-    seed: int = 0
-    """The run's seed. Each call's own seed is derived from it."""
-    num_records: int | None = Field(None, ge=1)
-    """Go on until so many records are accepted by the filter. Without it each passage is asked about once."""
-    max_rounds: int = Field(4, ge=1)
-    """With num_records: how often each passage is asked about at most. Bounds the cost."""
+# Units in work or waiting for their turn to be written, for each call that may be in flight. More hide a slow
+# reply at the head of the line; fewer need less memory.
+AHEAD = 8
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateSummary:
-    """What the stage did. `current` is true where a finished stage was found and nothing was asked."""
+    """What the stage did; the counts are those of `Tally`, and add up as it says.
+
+    `current` is true where a finished stage was found and nothing was asked; `capped` names the cap that
+    ended the stage before every passage was asked about; `damaged` are places in the journal that could
+    not be read, whose calls were made again.
+    """
 
     documents: int
+    documents_quarantined: int
     passages: int
+    passages_duplicate: int
+    units: int
+    units_left: int
     records: int
     quarantined: int
     calls: int
     calls_replayed: int
+    calls_failed: int
+    calls_used: int
+    calls_quarantined: int
+    calls_between: int
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    cost: float | None = None
+    capped: str | None = None
+    damaged: tuple[str, ...] = ()
     current: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where the stage is: units done of how many, records so far, and how many of them are accepted."""
-
-    done: int
-    total: int
-    records: int
-    accepted: int | None = None
 
 
 Accept = Callable[[Sequence[Record]], int]
@@ -92,12 +86,13 @@ Accept = Callable[[Sequence[Record]], int]
 
 async def run_generate(
     run: Run,
-    documents: Sequence[Path],
+    documents: Sequence[str | Path],
     config: GenerateConfig,
     teacher: AbstractAsyncContextManager[Endpoint],
     *,
     teacher_name: str,
     teacher_revision: str = "",
+    tokenizer: str | Path | None = None,
     max_in_flight: int = 64,
     accept: Accept | None = None,
     stop: asyncio.Event | None = None,
@@ -107,216 +102,296 @@ async def run_generate(
 
     Args:
         run: the run to write; it is locked meanwhile.
-        documents: files and folders.
+        documents: files, folders and hub datasets.
         config: what decides the records.
-        teacher: opened only if there is something to ask, so a finished stage starts no server.
-        teacher_name: what stands in the manifest and in the records.
+        teacher: opened at the first call that the journal does not answer.
+        teacher_name: what stands in the manifest, the records and the keys of the journal.
         teacher_revision: a revision of the teacher's weights, where known.
-        max_in_flight: how many units are in work at once.
+        tokenizer: the folder, file or hub id of the teacher's tokenizer; needed where `config.passage_tokens` is set.
+        max_in_flight: how many calls the teacher answers at once; decides how far ahead units are begun.
         accept: counts what the filter would keep; needed where `config.num_records` is set.
         stop: when it is set, no new unit is begun, those in work are finished, and Interrupted is raised.
-        on_progress: called after each unit.
+        on_progress: called after each document and each unit.
 
     Raises:
         ConfigError: a source or a generator does not exist; nothing was asked.
         RunError: the run is locked, no document gave a passage, or no call gave a record.
-        InferenceError: the teacher is gone.
-        Interrupted: `stop` was set; all answered calls are in the journal.
+        InferenceError: the teacher is gone. The records of all units before that are in the files.
+        Interrupted: `stop` was set; all answered calls are in the journal, the records of finished units
+            in records.jsonl.
     """
     if config.num_records is not None and accept is None:
         raise ConfigError("num_records needs `accept`", fix="pass a function that counts what the filter would keep")
-    generators = [find_generator(spec) for spec in config.generator]
-    with run.lock():
+    price = price_of(config, teacher_name)
+    generators = [find_generator(spec, config.generator_options()) for spec in config.generator]
+    stop = stop or asyncio.Event()
+    with run.lock(), contextlib.ExitStack() as resources:
         began = time.monotonic()
-        read = _Documents(documents, config.passage_chars)
-        passages_digest = write_jsonl(run.passages_path, read.passages())
+        tally = Tally()
+        reading = await _read(run, documents, config, tokenizer, tally, stop, on_progress)
         settings = {**config.model_dump(mode="json"), "teacher": teacher_name, "teacher_revision": teacher_revision}
-        inputs = {"documents": read.digest()}
-        if run.is_current(STAGE, settings, inputs) and run.records_path.is_file():
-            return _summary(run.stages()[STAGE], current=True)
+        inputs = {"documents": reading.digest, **_given_files(config), **_own_code(generators)}
+        if _is_finished(run, settings, inputs):
+            entry = run.stages()[STAGE]
+            cost = price.of(**entry.usage) if price else None
+            return _summary(entry, cost=cost, current=True)
         run.start_stage(STAGE)
 
-        passages = [Passage.from_json(row) for _, row in read_lines(run.passages_path)]
-        async with Journal(run.journal_path) as journal, teacher as endpoint:
-            already = len(journal)
-            work = _Work(endpoint, journal, config, generators, max_in_flight, stop or asyncio.Event(), on_progress)
-            results = await _results(work, passages, config, accept)
-            calls = len(journal) - already
-
-        records = list(_distinct(record for result in results for record in result.records))
-        refused = [*read.bad, *(line for result in results for line in result.quarantine)]
-        quarantine_digest = write_jsonl(run.quarantine_path, refused)
-        write_jsonl(run.records_path, (record.to_json() for record in records))
-        if not records:
-            raise _nothing_came(run, len(passages), refused)
+        passages = resources.enter_context(PassageFile(run.passages_path))
+        asked = _asked(passages, config)
+        lazy = LazyEndpoint(teacher, model=teacher_name, revision=teacher_revision, stop=stop)
+        for generator in generators:
+            await asyncio.to_thread(prepare, generator, passages)
+        async with Journal(run.journal_path) as journal, lazy as endpoint:
+            spent = Spent(len(journal), *journal.tokens)
+            gate = Gate(config, teacher_name, max_in_flight=max_in_flight, spent=spent, stop=stop)
+            sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
+            runner = UnitRunner(endpoint, journal, sampling=sampling, seed=config.seed, gate=gate)
+            files = _Files(run, reading, tally)
+            work = _Work(runner, passages, generators, asked, config, files, stop, gate, max_in_flight)
+            work.on_progress, work.stats = on_progress, endpoint.stats
+            stopped: Interrupted | InferenceError | None = None
+            with files.open():
+                try:
+                    await (work.once() if accept is None or config.num_records is None else work.until(accept))
+                except (Interrupted, InferenceError) as error:
+                    # What came until now is written all the same; the entry in run.json is not.
+                    stopped = error
+            if stopped is not None:
+                raise stopped
+            damaged = tuple(journal.damaged)
+            cost = gate.cost
+        if not tally.records:
+            raise _nothing_came(run, tally, files.reasons, gate.cap)
         entry = StageEntry(
             config=settings,
             inputs=inputs,
-            outputs={"passages.jsonl": passages_digest, "quarantine.jsonl": quarantine_digest},
-            counts={
-                "documents": read.documents,
-                "passages": len(passages),
-                "records": len(records),
-                "quarantined": len(refused),
-                "calls": calls,
-                "calls_replayed": sum(result.calls for result in results) - calls,
-            },
-            usage={
-                "prompt_tokens": sum(result.prompt_tokens for result in results),
-                "completion_tokens": sum(result.completion_tokens for result in results),
-            },
+            outputs={"passages.jsonl": reading.file, "quarantine.jsonl": digest_file(run.quarantine_path)},
+            counts=tally.counts(),
+            usage=tally.usage(),
             seconds=time.monotonic() - began,
         )
         run.finish_stage(STAGE, entry)
-        return _summary(entry)
+        return _summary(entry, cost=cost, capped=gate.cap if tally.units_left else None, damaged=damaged)
 
 
-def _nothing_came(run: Run, passages: int, refused: Sequence[dict[str, Any]]) -> RunError:
-    reasons = Counter(line["reason"] for line in refused if line["passage_id"])
+async def _read(
+    run: Run,
+    documents: Sequence[str | Path],
+    config: GenerateConfig,
+    tokenizer: str | Path | None,
+    tally: Tally,
+    stop: asyncio.Event,
+    on_progress: Callable[[Progress], None],
+) -> Reading:
+    def on_document(read: int, refused: int) -> None:
+        tally.documents, tally.documents_quarantined = read, refused
+        on_progress(Progress(0, 0, tally))
+
+    # In a thread, so that Ctrl-C is heard while a large corpus is read.
+    reading = await asyncio.to_thread(
+        write_passages,
+        run.passages_path,
+        read_documents([Path(source) for source in documents]),
+        partial(split_document, max_chars=config.passage_chars),
+        sources=", ".join(map(str, documents)),
+        on_document=on_document,
+        stopped=stop.is_set,
+    )
+    tally.read(reading)
+    return reading
+
+
+def _is_finished(run: Run, settings: Mapping[str, Any], inputs: Mapping[str, FileDigest]) -> bool:
+    """Whether there is nothing left to ask: what a cap left out or what got no answer is asked again."""
+    if not run.is_current(STAGE, settings, inputs) or not run.records_path.is_file():
+        return False
+    counts = run.stages()[STAGE].counts
+    return counts["calls_failed"] == 0 and counts["units_left"] == 0
+
+
+def _given_files(config: GenerateConfig) -> dict[str, FileDigest]:
+    """Return the digests of the files that the settings name: a changed rubric is another stage."""
+    values = [value for table in config.generator_options().values() for value in table.values()]
+    names = [spec.partition("+")[0] for spec in config.generator]
+    names = [name.rpartition(":")[0] if ".py:" in name else name for name in names]
+    files = {value for value in [*names, *values] if isinstance(value, str) and 0 < len(value) < 4096}
+    return {
+        f"file:{name}": digest_file(Path(name)) for name in sorted(files) if "\0" not in name and Path(name).is_file()
+    }
+
+
+def _own_code(generators: Sequence[Generator]) -> dict[str, FileDigest]:
+    """Return the digests of the prompts and of the modules that the generators come from."""
+    prompts = [digest_file(path) for path in sorted(resource_folder("prompts").glob("*.md"))]
+    together = FileDigest(content_id([digest.sha256 for digest in prompts]).ljust(64, "0"), len(prompts))
+    found: dict[str, FileDigest] = {"prompts": together}
+    for generator in generators:
+        with contextlib.suppress(TypeError, OSError):
+            source = inspect.getsourcefile(type(generator))
+            if source is not None:
+                found[f"module:{type(generator).__module__}"] = digest_file(Path(source))
+    return found
+
+
+def _asked(passages: PassageFile, config: GenerateConfig) -> list[int]:
+    """Return the indices of the passages to ask about, in order."""
+    part = config.part
+    indices = passages.originals()
+    if part.count > 1:
+        indices = [index for index in indices if part.holds(passages[index])]
+    if config.max_passages is not None and config.max_passages < len(indices):
+        indices = sorted(random.Random(config.seed).sample(indices, config.max_passages))
+    return indices
+
+
+def _nothing_came(run: Run, tally: Tally, reasons: Counter[str], cap: str | None) -> RunError:
+    if cap is not None:
+        return RunError(f"{cap} was reached before a record came", where=str(run.path), fix=f"raise {cap}")
     often = f"; most often because {reasons.most_common(1)[0][0]}" if reasons else ""
     return RunError(
-        f"none of {passages} passages gave a record{often}",
+        f"none of {tally.passages} passages gave a record{often}",
         where=str(run.quarantine_path),
         fix="read the quarantine file; a larger teacher or a simpler schema may be needed",
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """What came of one unit."""
+class _Files:
+    """records.jsonl and quarantine.jsonl while they are written, line by line, to take their places at the end."""
 
-    records: tuple[Record, ...]
-    quarantine: tuple[dict[str, Any], ...]
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
-    answered: bool
+    def __init__(self, run: Run, reading: Reading, tally: Tally) -> None:
+        self.tally = tally
+        self.reasons: Counter[str] = Counter()
+        self._run, self._reading = run, reading
+        self._records: IO[bytes] | None = None
+        self._quarantine: IO[bytes] | None = None
+        self._seen: set[int] = set()
+        self._repeats: Counter[int] = Counter()
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """Write while the block runs; both files are whole or as they were."""
+        with (
+            atomic_writer(self._run.quarantine_path) as self._quarantine,
+            atomic_writer(self._run.records_path) as self._records,
+        ):
+            self._quarantine.writelines(map(_line, self._reading.refused))
+            yield
+
+    def write(self, result: UnitResult) -> tuple[Record, ...]:
+        """Write what came of a unit and return its records with the ids that they have in the file."""
+        assert self._records is not None and self._quarantine is not None
+        records = tuple(map(self._distinct, result.records))
+        self._records.writelines(_line(record.to_json()) for record in records)
+        self._quarantine.writelines(map(_line, result.quarantine))
+        self.reasons.update(line["reason"] for line in result.quarantine)
+        self.tally.add(result)
+        return records
+
+    def _distinct(self, record: Record) -> Record:
+        """Give a record that is equal to an earlier one, call and all, an id of its own; drop none."""
+        number = int(record.id, 16)
+        if number not in self._seen:
+            self._seen.add(number)
+            return record
+        self._repeats[number] += 1
+        return self._distinct(replace(record, id=content_id(record.id, self._repeats[number])))
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 
 
 class _Work:
-    """Runs units, many at a time, and yields their results in order."""
+    """Asks about the passages, once each or until enough is accepted, and writes what comes."""
 
     def __init__(
         self,
-        endpoint: Endpoint,
-        journal: Journal,
-        config: GenerateConfig,
+        runner: UnitRunner,
+        passages: PassageFile,
         generators: Sequence[Generator],
-        max_in_flight: int,
+        asked: Sequence[int],
+        config: GenerateConfig,
+        files: _Files,
         stop: asyncio.Event,
-        on_progress: Callable[[Progress], None],
+        gate: Gate,
+        max_in_flight: int,
     ) -> None:
-        self.endpoint, self.journal, self.config, self.generators = endpoint, journal, config, generators
-        self.max_in_flight, self.stop, self.on_progress = max_in_flight, stop, on_progress
-        self.sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
-        self.records = 0
-        self.failures = 0
+        self._runner, self._passages, self._generators, self._asked = runner, passages, generators, asked
+        self._config, self._files, self._stop, self._gate = config, files, stop, gate
+        self._ahead = AHEAD * max_in_flight
+        self.on_progress: Callable[[Progress], None] = lambda _: None
+        self.stats: Callable[[], EndpointStats] = EndpointStats
+        self._done = 0
 
-    async def round(self, passages: Sequence[Passage], number: int) -> AsyncIterator[_Result]:
-        """Yield the result of each unit of a round, in the order of `passages`."""
-        units = [(passage, generator) for passage in passages for generator in self.generators]
-        done = 0
-        window: list[asyncio.Task[_Result]] = []
-        pending = iter(units)
-        try:
-            while True:
-                while len(window) < 2 * self.max_in_flight and not self.stop.is_set():
-                    unit = next(pending, None)
-                    if unit is None:
-                        break
-                    window.append(asyncio.create_task(self._unit(*unit, number)))
-                if not window:
-                    break
-                result = await window.pop(0)
-                done += 1
-                self.records += len(result.records)
-                self.on_progress(Progress(done, len(units), self.records))
-                yield result
-        finally:
-            for task in window:
-                task.cancel()
-            await asyncio.gather(*window, return_exceptions=True)
-        if done < len(units):
+    async def once(self) -> None:
+        """Ask about each passage once."""
+        total = len(self._asked) * len(self._generators)
+        async for records in self._results(self._asked, 0):
+            self._tell(self._done, total, records)
+        self._end(total)
+
+    async def until(self, accept: Accept) -> None:
+        """Ask, in a seeded order and in waves, with new seeds each round, until enough is accepted."""
+        wanted = self._config.num_records
+        assert wanted is not None
+        order = list(self._asked)
+        random.Random(self._config.seed).shuffle(order)
+        found: list[Record] = []
+        accepted = 0
+        for number in range(self._config.max_rounds):
+            rest = order
+            while rest and accepted < wanted:
+                wave, rest = _cut(rest, _wave(wanted, accepted, self._done))
+                due = self._done + len(wave) * len(self._generators)
+                async for records in self._results(wave, number):
+                    found += records
+                    self._tell(min(accepted, wanted), wanted, records, accepted)
+                accepted = await asyncio.to_thread(accept, found)
+                self._tell(min(accepted, wanted), wanted, (), accepted)
+                if accepted < wanted and self._end(due):
+                    return
+            if accepted >= wanted:
+                self._files.tally.units_left = 0  # enough came, so nothing is missing
+                break
+
+    async def _results(self, indices: Iterable[int], number: int) -> AsyncIterator[tuple[Record, ...]]:
+        units = (Unit(self._passages[i], generator, number) for i in indices for generator in self._generators)
+        results = in_order(
+            units,
+            self._runner.run,
+            ahead=self._ahead,
+            stopped=lambda: self._gate.closed,
+        )
+        async with contextlib.aclosing(results):
+            async for result in results:
+                self._done += 1
+                yield self._files.write(result)
+
+    def _tell(self, done: int, total: int, new: tuple[Record, ...], accepted: int | None = None) -> None:
+        self.on_progress(
+            Progress(done, total, self._files.tally, new, accepted, self._gate.in_flight, self._gate.cost, self.stats())
+        )
+
+    def _end(self, due: int) -> bool:
+        """Whether a cap ended the work before `due` units were finished.
+
+        Raises:
+            Interrupted: the user did.
+        """
+        tally = self._files.tally
+        tally.units_left += due - self._done
+        if tally.units_left and self._stop.is_set():
             raise Interrupted(
-                f"stopped after {done} of {len(units)} units of work",
+                f"stopped after {due - tally.units_left} of {due} units of work; "
+                f"{tally.records} records so far are in records.jsonl",
                 fix="run the same command again: answered calls come from the journal",
             )
-
-    async def _unit(self, passage: Passage, generator: Generator, number: int) -> _Result:
-        teacher = JournaledTeacher(
-            self.endpoint, self.journal, seed=self.config.seed, sampling=self.sampling, round=number
-        )
-        try:
-            made = await generator.generate(passage, teacher)
-        except InferenceError as error:
-            made = [error if isinstance(error, ReplyError) else ReplyError(str(error), "")]
-        self._watch(bool(teacher.calls), made)
-        source = Provenance(
-            teacher=self.endpoint.model,
-            prompt_sha256=teacher.prompt_sha256,
-            call_keys=tuple(call.key for call in teacher.calls),
-            prompt_tokens=sum(call.usage.prompt_tokens for call in teacher.calls),
-            completion_tokens=sum(call.usage.completion_tokens for call in teacher.calls),
-        )
-        return _Result(
-            records=tuple(_with_source(item, source) for item in made if isinstance(item, Record)),
-            quarantine=tuple(
-                {
-                    "document_id": passage.document_id,
-                    "passage_id": passage.id,
-                    "generator": generator.name,
-                    "reason": item.what,
-                    "raw": item.raw,
-                }
-                for item in made
-                if isinstance(item, ReplyError)
-            ),
-            calls=len(teacher.calls),
-            prompt_tokens=source.prompt_tokens,
-            completion_tokens=source.completion_tokens,
-            answered=bool(teacher.calls),
-        )
-
-    def _watch(self, answered: bool, made: Sequence[Record | ReplyError]) -> None:
-        """Stop the run when the teacher is gone; a single failure is only a line in quarantine.jsonl."""
-        if answered or not made:
-            self.failures = 0
-            return
-        self.failures += 1
-        if self.failures >= FAILURES_IN_A_ROW:
-            last = made[-1]
-            raise InferenceError(
-                f"{self.failures} passages in a row got no answer; the last reason: {last}",
-                fix="see that the teacher runs, then run the same command again: nothing answered is lost",
-            )
+        return tally.units_left > 0
 
 
-async def _results(
-    work: _Work, passages: Sequence[Passage], config: GenerateConfig, accept: Accept | None
-) -> list[_Result]:
-    """Ask about each passage once or, where a number is wanted, until enough is accepted.
-
-    In the second case the passages are taken in a seeded order, and again with new seeds, in waves.
-    """
-    if config.num_records is None or accept is None:
-        return [result async for result in work.round(passages, 0)]
-    wanted = config.num_records
-    order = list(passages)
-    random.Random(config.seed).shuffle(order)
-    results: list[_Result] = []
-    accepted = 0
-    for number in range(config.max_rounds):
-        rest = order
-        while rest and accepted < wanted:
-            size = _wave(wanted, accepted, len(results))
-            async for result in work.round(rest[:size], number):
-                results.append(result)
-            rest = rest[size:]
-            accepted = accept(list(_distinct(r for result in results for r in result.records)))
-            work.on_progress(Progress(min(accepted, wanted), wanted, work.records, accepted))
-        if accepted >= wanted:
-            break
-    return results
+def _cut(items: list[int], size: int) -> tuple[list[int], list[int]]:
+    return items[:size], items[size:]
 
 
 def _wave(wanted: int, accepted: int, units: int) -> int:
@@ -326,69 +401,20 @@ def _wave(wanted: int, accepted: int, units: int) -> int:
     return max(8, int((wanted - accepted) * units / accepted * 1.1))
 
 
-def _with_source(record: Record, source: Provenance) -> Record:
-    """Fill in what the runtime knows of a record's provenance; what the generator said itself stays."""
-    own = record.provenance
-    if own.call_keys:
-        return replace(record, provenance=replace(own, teacher=own.teacher or source.teacher))
-    return replace(
-        record,
-        id=content_id(record.id, list(source.call_keys)),
-        provenance=replace(source, prompt_sha256=own.prompt_sha256 or source.prompt_sha256),
+def _summary(
+    entry: StageEntry,
+    *,
+    cost: float | None = None,
+    capped: str | None = None,
+    damaged: tuple[str, ...] = (),
+    current: bool = False,
+) -> GenerateSummary:
+    return GenerateSummary(
+        **entry.counts,
+        **entry.usage,
+        seconds=entry.seconds,
+        cost=cost,
+        capped=capped,
+        damaged=damaged,
+        current=current,
     )
-
-
-def _distinct(records: Iterable[Record]) -> Iterator[Record]:
-    """Give a record that is equal to an earlier one, call and all, an id of its own; drop none."""
-    seen: dict[str, int] = {}
-    for record in records:
-        times = seen.get(record.id, 0)
-        seen[record.id] = times + 1
-        yield replace(record, id=content_id(record.id, times)) if times else record
-
-
-class _Documents:
-    """Reads the sources once, as passages; keeps what could not be read and a digest of it all."""
-
-    def __init__(self, sources: Sequence[Path], passage_chars: int) -> None:
-        self.sources, self.passage_chars = sources, passage_chars
-        self.documents = 0
-        self.bad: list[dict[str, Any]] = []
-        self.found = False
-        self._sha256 = hashlib.sha256()
-
-    def passages(self) -> Iterator[dict[str, Any]]:
-        """Yield the lines of passages.jsonl."""
-        for item in read_documents(self.sources):
-            if isinstance(item, Quarantined):
-                self._refuse(item)
-                continue
-            self.documents += 1
-            self._sha256.update(canonical_json([item.id, item.text]))
-            found = False
-            for passage in split_document(item, max_chars=self.passage_chars):
-                found = True
-                yield passage.to_json()
-            if not found:
-                self._refuse(Quarantined(item.id, "the document has no sentence"))
-            self.found = self.found or found
-        if not self.found:
-            # Raised while the file is being written, so that a wrong folder leaves an older run's passages alone.
-            reasons = f"; the first reason: {self.bad[0]['reason']}" if self.bad else ""
-            raise RunError(
-                f"no document gave a passage ({len(self.bad)} could not be read{reasons})",
-                where=", ".join(map(str, self.sources)),
-                fix="name a folder that holds .md, .txt, .html or .jsonl files",
-            )
-
-    def digest(self) -> FileDigest:
-        """Return the digest of every document, read or refused, and their number."""
-        return FileDigest(self._sha256.hexdigest(), self.documents)
-
-    def _refuse(self, item: Quarantined) -> None:
-        self.bad.append(item.to_json())
-        self._sha256.update(canonical_json(self.bad[-1]))
-
-
-def _summary(entry: StageEntry, *, current: bool = False) -> GenerateSummary:
-    return GenerateSummary(**entry.counts, **entry.usage, seconds=entry.seconds, current=current)

@@ -157,7 +157,12 @@ async def test_a_teacher_that_is_gone_stops_the_run_and_keeps_what_was_answered(
     def dies(request: ChatRequest) -> str | Exception:
         return pair(request) if len(teacher.requests) <= 20 else InferenceError("connection refused")
 
-    teacher = ScriptedTeacher(dies)
+    class Remote(ScriptedTeacher):
+        async def complete(self, request: ChatRequest) -> Completion:
+            await asyncio.sleep(0.001)
+            return await super().complete(request)
+
+    teacher = Remote(dies)
     with pytest.raises(InferenceError, match="in a row got no answer.*connection refused"):
         await run_it(tmp_path / "run", folder, teacher)
     assert len(teacher.requests) < 400

@@ -34,7 +34,7 @@ async def write(folder: Path, texts: dict[str, str]) -> None:
 async def read(folder: Path, keys: list[str]) -> tuple[dict[str, str], int, int]:
     async with Journal(folder) as journal:
         found = {key: completion.text for key in keys if (completion := journal.get(key)) is not None}
-        return found, journal.damaged, len(journal)
+        return found, len(journal.damaged), len(journal)
 
 
 async def test_a_line_holds_the_request_and_the_response_as_documented(tmp_path: Path) -> None:

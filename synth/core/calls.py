@@ -118,6 +118,25 @@ class Completion:
         return cls(data["text"], data["finish_reason"], Usage(**data["usage"]), key, logprobs)
 
 
+@dataclass(frozen=True, slots=True)
+class EndpointStats:
+    """What an endpoint says of its load, for people to watch. Unknown numbers are 0.
+
+    `in_flight` calls run now of at most `limit`; `waiting` are queued inside the server; tokens of prompts
+    that the server's prefix cache held are `prefix_cache_hits` of `prefix_cache_queries`.
+    """
+
+    in_flight: int = 0
+    limit: int = 0
+    endpoints: int = 0
+    endpoints_up: int = 0
+    restarts: int = 0
+    retries: int = 0
+    waiting: int = 0
+    prefix_cache_hits: int = 0
+    prefix_cache_queries: int = 0
+
+
 class Endpoint(Protocol):
     """Something that answers requests: `model` and `revision` say what answers."""
 

@@ -61,6 +61,11 @@ class Passage:
         """An id from the content: the same text at the same place has the same id."""
         return content_id(self.document_id, self.start, self.end, self.text)
 
+    @property
+    def shown_id(self) -> str:
+        """An id of what a teacher is shown: equal for equal text under equal headings, wherever it stands."""
+        return content_id(self.text, list(self.headings))
+
     def to_json(self) -> dict[str, Any]:
         """Return the line of passages.jsonl."""
         return {

@@ -35,11 +35,12 @@ class Generator(Protocol):
 
 
 class ReplyError(InferenceError):
-    """A reply came and is of no use. `raw` is its text, kept in quarantine.jsonl."""
+    """A reply came and is of no use. `raw` is its text, kept in quarantine.jsonl; `call_keys` name the calls."""
 
-    def __init__(self, what: str, raw: str, *, fix: str | None = None) -> None:
+    def __init__(self, what: str, raw: str, *, fix: str | None = None, call_keys: Sequence[str] = ()) -> None:
         super().__init__(what, fix=fix)
         self.raw = raw
+        self.call_keys = tuple(call_keys)
 
 
 def check_generator(candidate: object, spec: str) -> Generator:
@@ -102,7 +103,7 @@ async def ask_json(
         fault = _fault(completion, checker)
         if fault is None:
             return completion.json(), completion
-    raise ReplyError(fault, completion.text)
+    raise ReplyError(fault, completion.text, call_keys=(completion.key,))
 
 
 def _fault(completion: Completion, checker: Draft202012Validator) -> str | None:
@@ -111,3 +112,13 @@ def _fault(completion: Completion, checker: Draft202012Validator) -> str | None:
     except InferenceError as error:
         return error.what
     return first_fault(value, checker)
+
+
+def prepare(generator: Generator, passages: Sequence[Passage]) -> None:
+    """Show a generator all passages of the run before it is asked for the first, where it wants that.
+
+    A generator that has `def prepare(self, passages)` gets a sequence that is read from disk as asked for.
+    """
+    own = getattr(generator, "prepare", None)
+    if own is not None:
+        own(passages)

@@ -3,9 +3,10 @@
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from synth.core.errors import ConfigError, did_you_mean
 from synth.generators.base import Generator, check_generator
@@ -24,7 +25,7 @@ def generator(cls: _G) -> _G:
     return cls
 
 
-def find_generator(spec: str) -> Generator:
+def find_generator(spec: str, options: Mapping[str, Mapping[str, Any]] = {}) -> Generator:  # noqa: B006
     """Return the generator that `spec` names.
 
     Args:

@@ -17,7 +17,7 @@ from typing import IO, Any, Self
 
 import orjson
 
-from synth.core.calls import ChatRequest, Completion
+from synth.core.calls import ChatRequest, Completion, Usage
 from synth.core.errors import RunError
 from synth.core.jsonl import MAX_LINE_BYTES, sync_folder
 
@@ -42,12 +42,14 @@ class Journal:
         folder: the run's `journal/`; made where it is not there.
 
     Attributes:
-        damaged: lines of earlier segments that could not be read and were skipped. A torn last line is
-            what a killed process leaves, and does not count.
+        damaged: the places (`000001.jsonl:12`) of lines that could not be read; their calls are made again.
+            A torn last line is what a killed process leaves: it is cut off and does not count.
+        tokens: prompt and completion tokens of all calls that were answered before this process.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.damaged = 0
+        self.damaged: list[str] = []
+        self.tokens = (0, 0)
         self._folder = folder
         self._segments: list[Path] = []
         # 16 bytes for the key and one integer for segment and offset keep 10^6 calls under 150 MB.
@@ -222,13 +224,19 @@ class Journal:
             self._folder.mkdir(parents=True, exist_ok=True)
             found = [p for p in self._folder.glob("*.jsonl") if p.stem.isdecimal()]
             self._segments = sorted(found, key=lambda p: int(p.stem))
+            prompt = completion = 0
             for number, path in enumerate(self._segments):
-                for offset, line in _whole_lines(path):
-                    slot = _slot_of_line(line)
-                    if slot is None:
-                        self.damaged += 1
-                    else:
-                        self._places.setdefault(slot, number << 48 | offset)
+                for row, (offset, line) in enumerate(_whole_lines(path), 1):
+                    read = _read_line(line)
+                    if read is None:
+                        self.damaged.append(f"{path.name}:{row}")
+                        continue
+                    slot, usage = read
+                    if slot not in self._places:
+                        self._places[slot] = number << 48 | offset
+                        prompt += usage.prompt_tokens
+                        completion += usage.completion_tokens
+            self.tokens = (prompt, completion)
         except OSError as error:
             raise RunError(
                 f"the journal cannot be read ({error.strerror})",
@@ -265,7 +273,10 @@ def _line(key: str, request: ChatRequest, completion: Completion) -> bytes:
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the offset and the bytes of each line that has its end; an overlong one as no bytes."""
+    """Yield the offset and the bytes of each line that has its end; an overlong one as no bytes.
+
+    A last line without its end was never acknowledged: it is cut off the file.
+    """
     with path.open("rb") as file:
         offset = 0
         while line := file.readline(MAX_LINE_BYTES):
@@ -273,20 +284,22 @@ def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             while not line.endswith(b"\n"):
                 line = file.readline(MAX_LINE_BYTES)
                 if not line:
+                    os.truncate(path, offset)
                     return
                 length, whole = length + len(line), b""
             yield offset, whole
             offset += length
 
 
-def _slot_of_line(line: bytes) -> bytes | None:
-    """Return the slot of a line that `get` can read, or None for a damaged one."""
+def _read_line(line: bytes) -> tuple[bytes, Usage] | None:
+    """Return the slot and the tokens of a line that `get` can read, or None for a damaged one."""
     try:
         entry: Any = orjson.loads(line)
         key, response = entry["key"], Completion.from_json(entry["response"], "")
-        counts = (response.usage.prompt_tokens, response.usage.completion_tokens)
+        usage = response.usage
         texts = (key, response.text, response.finish_reason)
+        counts = (usage.prompt_tokens, usage.completion_tokens)
         good = all(isinstance(t, str) for t in texts) and all(isinstance(c, int) for c in counts)
     except (ValueError, KeyError, TypeError):
         return None
-    return _slot(key) if good else None
+    return (_slot(key), usage) if good else None

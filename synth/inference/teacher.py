@@ -1,17 +1,35 @@
 """What a generator asks through: each call is numbered, seeded, and answered from the journal if it can be."""
 
+import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
-from synth.core.calls import ChatRequest, Completion, Endpoint, Sampling
+from synth.core.calls import ChatRequest, Completion, Endpoint, Sampling, Usage
+from synth.core.errors import InferenceError
 from synth.core.fingerprint import canonical_json
 from synth.core.records import Message
 from synth.inference.journal import Journal
 
 CALLS_PER_ROUND = 1_000_000
+
+
+class Admission(Protocol):
+    """What says whether a call may be made now."""
+
+    async def admit(self) -> None:
+        """Return when one more call may be made.
+
+        Raises:
+            RunError: no more may be made.
+        """
+        ...
+
+    def settle(self, usage: Usage | None) -> None:
+        """Count an admitted call that ended; None where no answer came."""
+        ...
 
 
 class JournaledTeacher:
@@ -28,6 +46,12 @@ class JournaledTeacher:
         seed: the run's seed.
         sampling: used where a call names none.
         round: counts the passes over the same passages, from 0.
+        gate: asked before each call that the journal does not answer, or None.
+
+    Attributes:
+        replayed: how many answers came from the journal.
+        failed: how many calls got no answer.
+        last_failure: why the last of them did not.
     """
 
     def __init__(
@@ -38,8 +62,13 @@ class JournaledTeacher:
         seed: int,
         sampling: Sampling,
         round: int = 0,
+        gate: Admission | None = None,
     ) -> None:
-        self._endpoint, self._journal = endpoint, journal
+        self.replayed = self.failed = 0
+        self.last_failure: InferenceError | None = None
+        self._endpoint, self._journal, self._gate = endpoint, journal, gate
+        self._waiting = 0
+        self._none_waits = asyncio.Event()
         self._seed, self._sampling, self._round = seed, sampling, round
         self._asked: Counter[str] = Counter()
         self._messages: list[tuple[Message, ...]] = []
@@ -67,15 +96,50 @@ class JournaledTeacher:
 
         Raises:
             InferenceError: no answer came, after all retries.
-            RunError: the answer cannot be written to the journal.
+            RunError: the answer cannot be written to the journal, or a cap of the run is reached.
         """
         request = self._numbered(ChatRequest(tuple(messages), sampling or self._sampling, schema))
         key = request.key(self._endpoint.model, self._endpoint.revision)
         place = len(self._answers)
         self._answers.append(None)
         self._messages.append(request.messages)
-        completion = await self._journal.answer(key, request, self._endpoint.complete)
+        completion = self._journal.get(key)
+        if completion is not None:
+            self.replayed += 1
+        else:
+            completion = await self._answer(key, request)
         self._answers[place] = completion
+        return completion
+
+    async def settled(self) -> None:
+        """Return when none of its calls is in flight: they are paid for, so their answers should be kept."""
+        while self._waiting:
+            self._none_waits.clear()
+            await self._none_waits.wait()
+
+    async def _answer(self, key: str, request: ChatRequest) -> Completion:
+        self._waiting += 1
+        try:
+            return await self._journal.answer(key, request, self._ask)
+        except InferenceError as error:
+            self.failed += 1
+            self.last_failure = error
+            raise
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._none_waits.set()
+
+    async def _ask(self, request: ChatRequest) -> Completion:
+        if self._gate is None:
+            return await self._endpoint.complete(request)
+        await self._gate.admit()
+        usage: Usage | None = None
+        try:
+            completion = await self._endpoint.complete(request)
+            usage = completion.usage
+        finally:
+            self._gate.settle(usage)
         return completion
 
     def _numbered(self, request: ChatRequest) -> ChatRequest:

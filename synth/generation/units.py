@@ -1,0 +1,220 @@
+"""Units of work: one generator on one passage in one round, many at a time, results in order."""
+
+import asyncio
+import traceback
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from synth.core.calls import Sampling
+from synth.core.errors import InferenceError, RunError, SynthError
+from synth.core.records import Passage, Provenance, Record, content_id
+from synth.generation.gate import CallRefused, Gate
+from synth.generators.base import Generator, ReplyError
+from synth.inference.journal import Journal
+from synth.inference.lazy import LazyEndpoint
+from synth.inference.teacher import JournaledTeacher
+
+# So many units in a row without a reply mean that the teacher or the generator is broken, not that a passage is odd.
+FAILURES_IN_A_ROW = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One generator, one passage, one round (from 0)."""
+
+    passage: Passage
+    generator: Generator
+    round: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UnitResult:
+    """What came of a unit.
+
+    `calls` were answered, `replayed` of them from the journal; `failed` got no answer. Each answered call
+    is one of `used` (a record names it), `refused` (its reply is in quarantine), or neither: a first reply
+    that was asked for again, or a step on the way. `left`: a cap or a stop ended the unit, and it gave nothing.
+    """
+
+    records: tuple[Record, ...] = ()
+    quarantine: tuple[dict[str, Any], ...] = ()
+    calls: int = 0
+    replayed: int = 0
+    failed: int = 0
+    used: int = 0
+    refused: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    left: bool = False
+
+
+class UnitRunner:
+    """Runs units against one teacher. A failure is a line of quarantine; a broken teacher ends the run.
+
+    Args:
+        endpoint: what answers; its model and revision stand in the keys. Where it cannot be opened, the run ends.
+        journal: where answers are looked up and kept.
+        sampling: for calls that name none.
+        seed: the run's seed.
+        gate: admits its calls, and is shut when the teacher is gone.
+    """
+
+    def __init__(self, endpoint: LazyEndpoint, journal: Journal, *, sampling: Sampling, seed: int, gate: Gate) -> None:
+        self._endpoint, self._journal = endpoint, journal
+        self._sampling, self._seed, self._gate = sampling, seed, gate
+        self._failures = 0
+
+    async def run(self, unit: Unit) -> UnitResult:
+        """Return what came of the unit.
+
+        Raises:
+            InferenceError: so many units in a row failed that the teacher has to be gone.
+            RunError: the journal cannot be written, or a generator fails on every passage.
+        """
+        teacher = JournaledTeacher(
+            self._endpoint,
+            self._journal,
+            seed=self._seed,
+            sampling=self._sampling,
+            round=unit.round,
+            gate=self._gate,
+        )
+        crash: str | None = None
+        checked: list[Record | ReplyError]
+        try:
+            made = await unit.generator.generate(unit.passage, teacher)
+            checked = [_checked(item, unit.generator) for item in made]
+        except CallRefused:
+            await teacher.settled()
+            return UnitResult(left=True)
+        except InferenceError as error:
+            await teacher.settled()
+            checked = [error if isinstance(error, ReplyError) else ReplyError(str(error), "")]
+        except SynthError:
+            raise
+        except Exception as error:
+            # A user's generator may fail on one odd passage; that is a line in quarantine.jsonl, not the end.
+            await teacher.settled()
+            crash = _in_words(error, unit.generator)
+            checked = [ReplyError(crash, "")]
+        if self._endpoint.failure is not None:
+            self._gate.shut(self._endpoint.failure)
+            raise self._endpoint.failure
+        self._watch(teacher, checked, crash)
+        return _result(unit, teacher, checked, self._endpoint.model)
+
+    def _watch(self, teacher: JournaledTeacher, made: Sequence[Record | ReplyError], crash: str | None) -> None:
+        """Stop the run when the teacher is gone or a generator fails on everything it meets."""
+        if any(isinstance(item, Record) for item in made) or not (crash or teacher.failed):
+            self._failures = 0
+            return
+        self._failures += 1
+        if self._failures < FAILURES_IN_A_ROW:
+            return
+        if crash:
+            failure: SynthError = RunError(
+                f"{self._failures} passages in a row gave nothing; the last reason: {crash}",
+                fix="mend the generator, then run the same command again: nothing answered is lost",
+            )
+        else:
+            failure = InferenceError(
+                f"{self._failures} passages in a row got no answer; the last reason: {teacher.last_failure}",
+                fix="see that the teacher runs, then run the same command again: nothing answered is lost",
+            )
+        self._gate.shut(failure)
+        raise failure
+
+
+async def in_order(
+    units: Iterable[Unit],
+    run: Callable[[Unit], Awaitable[UnitResult]],
+    *,
+    ahead: int,
+    stopped: Callable[[], bool] = lambda: False,
+) -> AsyncGenerator[UnitResult]:
+    """Yield the results in the order of `units`, at most `ahead` of them in work or waiting for their turn.
+
+    When `stopped` says so, no new unit is begun; those in work are finished and yielded.
+    """
+    window: deque[asyncio.Task[UnitResult]] = deque()
+    pending = iter(units)
+    more = True
+    try:
+        while True:
+            while more and len(window) < ahead:
+                unit = None if stopped() else next(pending, None)
+                if unit is None:
+                    more = False
+                    break
+                window.append(asyncio.ensure_future(run(unit)))
+            if not window:
+                return
+            result = await window[0]
+            window.popleft()
+            yield result
+    finally:
+        for task in window:
+            task.cancel()
+        await asyncio.gather(*window, return_exceptions=True)
+
+
+def _checked(item: object, generator: Generator) -> Record | ReplyError:
+    if isinstance(item, Record | ReplyError):
+        return item
+    raise TypeError(f"`generate` returned a {type(item).__name__}, not a Record or a ReplyError")
+
+
+def _in_words(error: Exception, generator: Generator) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
+    return f"generator {generator.name} failed: {type(error).__name__}: {error} ({place})"
+
+
+def _result(unit: Unit, teacher: JournaledTeacher, made: Sequence[Record | ReplyError], model: str) -> UnitResult:
+    calls = teacher.calls
+    source = Provenance(
+        teacher=model,
+        prompt_sha256=teacher.prompt_sha256 if calls else "",
+        call_keys=tuple(call.key for call in calls),
+        prompt_tokens=sum(call.usage.prompt_tokens for call in calls),
+        completion_tokens=sum(call.usage.completion_tokens for call in calls),
+    )
+    records = tuple(_with_source(item, source) for item in made if isinstance(item, Record))
+    errors = [item for item in made if isinstance(item, ReplyError)]
+    used = {key for record in records for key in record.provenance.call_keys}
+    # A generator that raised instead of returning has one error for all that it asked.
+    refused = {key for error in errors for key in error.call_keys}
+    return UnitResult(
+        records=records,
+        quarantine=tuple(
+            {
+                "document_id": unit.passage.document_id,
+                "passage_id": unit.passage.id,
+                "generator": unit.generator.name,
+                "reason": error.what,
+                "raw": error.raw,
+            }
+            for error in errors
+        ),
+        calls=len(calls),
+        replayed=teacher.replayed,
+        failed=teacher.failed,
+        used=len(used),
+        refused=len(refused - used),
+        prompt_tokens=source.prompt_tokens,
+        completion_tokens=source.completion_tokens,
+    )
+
+
+def _with_source(record: Record, source: Provenance) -> Record:
+    """Fill in what the runtime knows of a record's provenance; what the generator said itself stays."""
+    own = record.provenance
+    if own.call_keys:
+        return replace(record, provenance=replace(own, teacher=own.teacher or source.teacher))
+    return replace(
+        record,
+        id=content_id(record.id, list(source.call_keys)),
+        provenance=replace(source, prompt_sha256=own.prompt_sha256 or source.prompt_sha256),
+    )
