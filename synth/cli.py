@@ -1,9 +1,9 @@
 """`synth`: documents in, a dataset out. Parses, calls one library function, prints."""
 
 import asyncio
-import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,15 +11,24 @@ import typer
 from rich.table import Table
 
 from synth.core.config import build, read_config
-from synth.core.console import AsJson, ConfigFile, RunFolder, notice, print_json, progress, run_app, setting, stdout
-from synth.core.errors import RunError
-from synth.core.heldout import load_heldout
-from synth.core.records import Record
+from synth.core.console import AsJson, ConfigFile, Quiet, RunFolder, notice, print_json, run_app, setting, stdout
 from synth.core.resources import resource
 from synth.core.runs import Run
-from synth.filter import FilterConfig, FilterSummary, decide, run_filter
-from synth.generate import GenerateConfig, GenerateSummary, Progress, run_generate
-from synth.inference.endpoints import BUNDLED, find_model, open_endpoint
+from synth.filter import FilterConfig, FilterSummary, run_filter
+from synth.generate import GenerateConfig, GenerateSummary
+from synth.inference.endpoints import BUNDLED
+from synth.job import (
+    Job,
+    JobResult,
+    check_number,
+    joined_options,
+    judge_of,
+    parse_options,
+    run_job,
+    stop_on_signals,
+)
+from synth.live import LiveView
+from synth.preview import Preview, preview, show_preview
 
 app = typer.Typer(
     name="synth",
@@ -47,152 +56,167 @@ ValidationShare = Annotated[float | None, setting(FilterConfig, "validation_shar
 @app.command("generate")
 def generate_command(
     docs: Annotated[
-        list[Path],
-        typer.Argument(metavar="DOCS", help="Files and folders of documents.", show_default=False),
+        list[str],
+        typer.Argument(metavar="DOCS", help="Files, folders, hub datasets (hub:owner/name).", show_default=False),
     ],
     run: Annotated[
         Path | None,
         typer.Option("--run", help="The run's folder. [default: runs/<name of the first source>]"),
     ] = None,
     teacher: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--teacher",
             metavar="MODEL|URL",
-            help="A hub id or a folder (a vLLM server is started for it), or the URL of an endpoint that runs.",
+            help="A hub id or a folder (a vLLM server is started for it), or the URL of an endpoint that runs; several "
+            "URLs are balanced. [default: the bundled demo model]",
         ),
-    ] = BUNDLED,
+    ] = None,
     teacher_model: Annotated[
         str | None,
         typer.Option("--teacher-model", metavar="NAME", help="With a URL: the model's name there."),
     ] = None,
     generator: Annotated[list[str] | None, setting(GenerateConfig, "generator", "--generator")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="NAME.KEY=VALUE", help="A generator's own setting. May be repeated."),
+    ] = None,
+    evidence: Annotated[str | None, setting(GenerateConfig, "evidence")] = None,
+    examples: Annotated[str | None, setting(GenerateConfig, "examples")] = None,
+    rubric: Annotated[
+        str | None, typer.Option("--rubric", metavar="FILE", help="The rubric that `grading` marks against.")
+    ] = None,
     num_records: Annotated[int | None, setting(GenerateConfig, "num_records")] = None,
     max_rounds: Annotated[int | None, setting(GenerateConfig, "max_rounds")] = None,
+    include: Annotated[list[str] | None, setting(GenerateConfig, "include", "--include")] = None,
+    exclude: Annotated[list[str] | None, setting(GenerateConfig, "exclude", "--exclude")] = None,
     passage_chars: Annotated[int | None, setting(GenerateConfig, "passage_chars")] = None,
+    passage_tokens: Annotated[int | None, setting(GenerateConfig, "passage_tokens")] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option("--tokenizer", metavar="MODEL", help="With a URL and --passage-tokens: whose tokens are counted."),
+    ] = None,
+    max_passages: Annotated[int | None, setting(GenerateConfig, "max_passages")] = None,
+    shard: Annotated[str | None, setting(GenerateConfig, "shard")] = None,
     temperature: Annotated[float | None, setting(GenerateConfig, "temperature")] = None,
     top_p: Annotated[float | None, setting(GenerateConfig, "top_p")] = None,
     max_tokens: Annotated[int | None, setting(GenerateConfig, "max_tokens")] = None,
     seed: Annotated[int | None, setting(GenerateConfig, "seed")] = None,
+    max_calls: Annotated[int | None, setting(GenerateConfig, "max_calls")] = None,
+    max_tokens_total: Annotated[int | None, setting(GenerateConfig, "max_tokens_total")] = None,
+    max_cost: Annotated[float | None, setting(GenerateConfig, "max_cost")] = None,
+    deadline: Annotated[str | None, setting(GenerateConfig, "deadline")] = None,
     heldout: Heldout = None,
     preset: Preset = None,
     rule: Rule = None,
     validation_share: ValidationShare = None,
     no_filter: Annotated[bool, typer.Option("--no-filter", help="Stop before the filter.")] = False,
-    max_in_flight: Annotated[int, typer.Option("--max-in-flight", min=1, help="How many calls run at once.")] = 64,
+    max_in_flight: Annotated[
+        int, typer.Option("--max-in-flight", min=1, help="How many calls run at once at each endpoint, at most.")
+    ] = 64,
     vllm_arg: Annotated[
         list[str] | None,
         typer.Option("--vllm-arg", help="Passed through to the vLLM server. May be repeated."),
     ] = None,
+    preview_passages: Annotated[
+        int | None,
+        typer.Option(
+            "--preview", metavar="K", min=1, help="Try K passages, show prompts, replies and decisions; write no run."
+        ),
+    ] = None,
     config: ConfigFile = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Write pairs about DOCS, filter and split them."""
-    tables = _tables(config, bundled=teacher == BUNDLED)
+    teachers = tuple(teacher or (BUNDLED,))
+    tables = _tables(config, bundled=teachers == (BUNDLED,))
+    given = tables.get("generate", {})
+    shared = {"*": {"rubric": rubric}} if rubric else {}
     flags = {
         "generator": tuple(generator) if generator else None,
+        "options": joined_options(given.get("options", {}), shared, parse_options(option or ())),
+        "evidence": evidence,
+        "examples": examples,
         "num_records": num_records,
         "max_rounds": max_rounds,
+        "include": tuple(include) if include else None,
+        "exclude": tuple(exclude) if exclude else None,
         "passage_chars": passage_chars,
+        "passage_tokens": passage_tokens,
+        "max_passages": max_passages,
+        "shard": shard,
         "temperature": temperature,
         "top_p": top_p,
         "max_tokens": max_tokens,
         "seed": seed,
+        "max_calls": max_calls,
+        "max_tokens_total": max_tokens_total,
+        "max_cost": max_cost,
+        "deadline": deadline,
     }
-    settings = build(GenerateConfig, tables.get("generate", {}), flags, where="generate")
+    settings = build(GenerateConfig, given, flags, where="generate")
     filter_settings = _filter_config(
         tables, preset, rule, validation_share, num_records=settings.num_records, seed=seed
     )
-    # A bad line in the held-out file or an unknown score in a rule should stop us now, not after hours of calls.
-    decide([], filter_settings, load_heldout(heldout) if heldout else None)
+    job = Job(
+        documents=tuple(docs),
+        run=run or Path("runs") / default_name(docs[0]),
+        generate=settings,
+        # A shard is filtered after its merge, when its twins in the other shards are known.
+        filter=None if no_filter or settings.shard else filter_settings,
+        teacher=teachers,
+        teacher_model=teacher_model,
+        tokenizer=tokenizer,
+        heldout=heldout,
+        max_in_flight=max_in_flight,
+        vllm_args=tuple(vllm_arg or ()),
+    )
     # `module:name` means a module in the folder where the user stands, as `python -m` has it.
     sys.path.insert(0, "")
-    target = Run.create(run or Path("runs") / docs[0].resolve().name)
-    if teacher == BUNDLED:
+    if teachers == (BUNDLED,) and not quiet:
         notice(BUNDLED_NOTICE)
-    summary = asyncio.run(
-        _generate(
-            target, docs, settings, filter_settings, teacher, teacher_model, heldout, max_in_flight, vllm_arg or []
-        )
-    )
-    filtered = None if no_filter else run_filter(target, filter_settings, heldout)
+    if preview_passages is not None:
+        found = asyncio.run(_preview(job, preview_passages, filter_settings, quiet=quiet))
+        print_json(found.to_json()) if as_json else show_preview(found, stdout)
+        return
+    result = asyncio.run(_run(job, filter_settings, quiet=quiet))
     if as_json:
-        print_json({"run": str(target.path), "generate": summary, "filter": filtered})
+        print_json({"run": str(result.run.path), "generate": result.generate, "filter": result.filter})
     else:
-        show_generate(target, summary)
-        if filtered is not None:
-            show_filter(filtered)
-    if filtered is not None and settings.num_records and filtered.kept < settings.num_records:
-        raise RunError(
-            f"kept {filtered.kept} of the {settings.num_records} records asked for; they are in the dataset",
-            where=str(target.path),
-            fix="add documents, raise --max-rounds, or loosen a rule",
-        )
-    if not as_json and filtered is not None:
-        stdout.print(f"Next: tune sft {target.path}", markup=False)
+        show_generate(result.run, result.generate)
+        if result.filter is not None:
+            show_filter(result.filter)
+    check_number(job, result)
+    if not as_json and not quiet:
+        stdout.print(f"Next: {next_step(job, result)}", markup=False)
 
 
-async def _generate(
-    run: Run,
-    docs: list[Path],
-    config: GenerateConfig,
-    filter_config: FilterConfig,
-    teacher: str,
-    teacher_model: str | None,
-    heldout: Path | None,
-    max_in_flight: int,
-    server_args: list[str],
-) -> GenerateSummary:
-    stop = _stop_on_interrupt()
-    source = await find_model(teacher, role="teacher", served=teacher_model)
-    sealed = load_heldout(heldout) if heldout else None
-
-    def accept(records: Sequence[Record]) -> int:
-        return sum(r.decision is not None and r.decision.keep for r in decide(records, filter_config, sealed))
-
-    with progress() as bars:
-        task = bars.add_task("generate", total=None, note="")
-
-        def on_progress(now: Progress) -> None:
-            accepted = "" if now.accepted is None else f", {now.accepted} accepted"
-            bars.update(task, completed=now.done, total=now.total, note=f"{now.records} records{accepted}")
-
-        return await run_generate(
-            run,
-            docs,
-            config,
-            open_endpoint(
-                source,
-                log_path=run.log_path("teacher"),
-                max_in_flight=max_in_flight,
-                server_args=server_args,
-                on_progress=lambda text: bars.update(task, note=text),
-            ),
-            teacher_name=source.name,
-            teacher_revision=source.revision,
-            max_in_flight=max_in_flight,
-            accept=accept,
-            stop=stop,
-            on_progress=on_progress,
-        )
+async def _run(job: Job, judged_by: FilterConfig, *, quiet: bool) -> JobResult:
+    with LiveView(judge_of(judged_by), quiet=quiet) as view, stop_on_signals(notice) as stop:
+        return await run_job(job, view, stop)
 
 
-def _stop_on_interrupt() -> asyncio.Event:
-    """Drain at the first Ctrl-C, give up at the second."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None
+async def _preview(job: Job, passages: int, judged_by: FilterConfig, *, quiet: bool) -> Preview:
+    with LiveView(quiet=quiet) as view, stop_on_signals(notice) as stop:
+        return await preview(replace(job, filter=judged_by), passages, view, stop)
 
-    def interrupt() -> None:
-        if stop.is_set():
-            task.cancel()
-            return
-        stop.set()
-        notice("Finishing the calls in flight; press Ctrl-C again to drop them.")
 
-    loop.add_signal_handler(signal.SIGINT, interrupt)
-    return stop
+def default_name(source: str) -> str:
+    """Return the name of the run over `source`: the folder's, or the hub dataset's."""
+    return source.removeprefix("hub:").replace("/", "-") if source.startswith("hub:") else Path(source).resolve().name
+
+
+def next_step(job: Job, result: JobResult) -> str:
+    """Return the command that a user wants after this job."""
+    path, summary = result.run.path, result.generate
+    if summary.capped:
+        return f"run the same command with a higher --{summary.capped.replace('_', '-')} to go on"
+    if summary.calls_failed:
+        return f"run the same command again to ask the {summary.calls_failed} calls that got no answer"
+    if job.generate.shard is not None:
+        return f"synth merge, when all {job.generate.part.count} shards are done"
+    return f"tune sft {path}" if result.filter is not None else f"synth filter {path}"
 
 
 @app.command("filter")
@@ -254,7 +278,7 @@ def _filter_config(
 
 
 def show_generate(run: Run, summary: GenerateSummary) -> None:
-    """Print what the generate stage did."""
+    """Print what the generate stage did; every count is accounted for."""
     stdout.print(
         f"Run {run.path}" + (" (was finished: nothing was asked again)" if summary.current else ""),
         markup=False,
@@ -262,15 +286,36 @@ def show_generate(run: Run, summary: GenerateSummary) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(justify="right")
     table.add_column()
-    table.add_row(str(summary.documents), f"documents, {summary.passages} passages")
-    table.add_row(str(summary.calls), f"calls answered, {summary.calls_replayed} more taken from the journal")
+    found = summary.documents + summary.documents_quarantined
+    asked = summary.calls + summary.calls_replayed + summary.calls_failed
+    twins = f", {summary.passages_duplicate} of them asked about once with their twins" * bool(
+        summary.passages_duplicate
+    )
+    table.add_row(str(found), f"documents: {summary.documents} read, {summary.documents_quarantined} in quarantine")
+    table.add_row(str(summary.passages), f"passages{twins}")
+    table.add_row(
+        str(asked),
+        f"calls: {summary.calls} answered, {summary.calls_replayed} from the journal, {summary.calls_failed} without answer",
+    )
+    table.add_row(
+        "",
+        f"of the answers {summary.calls_used} are in records, {summary.calls_quarantined} in quarantine, "
+        f"{summary.calls_between} steps between or asked for again",
+    )
     table.add_row(
         str(summary.completion_tokens),
-        f"tokens written, {summary.prompt_tokens} read, {summary.seconds:.0f} s",
+        f"tokens written, {summary.prompt_tokens} read, {summary.seconds:.0f} s"
+        + (f", cost {summary.cost:.2f}" if summary.cost is not None else ""),
     )
-    table.add_row(str(summary.quarantined), "documents and calls without a record (quarantine.jsonl)")
+    table.add_row(
+        str(summary.quarantined), "lines in quarantine.jsonl: documents and replies without a record, and why"
+    )
     table.add_row(str(summary.records), "records")
     stdout.print(table)
+    if summary.capped:
+        notice(f"{summary.capped} was reached: {summary.units_left} units of work were left.")
+    for place in summary.damaged:
+        notice(f"journal/{place} could not be read; its call was made again.")
 
 
 def show_filter(summary: FilterSummary) -> None:

@@ -22,6 +22,7 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="A TOML file with a table a stage. Flags win.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress; errors and the result stay.")]
 
 stdout = Console(soft_wrap=True, highlight=False)
 stderr = Console(stderr=True, soft_wrap=True, highlight=False)

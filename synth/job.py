@@ -1,0 +1,205 @@
+"""One job: documents, a teacher and settings in; records and, unless told otherwise, a dataset out.
+
+`synth generate` runs one, `synth jobs` a list of them, `synth generate --preview` a small one that leaves nothing.
+"""
+
+import asyncio
+import signal
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synth.core.calls import Endpoint
+from synth.core.errors import ConfigError, RunError
+from synth.core.heldout import HeldoutSet, load_heldout
+from synth.core.records import Record
+from synth.core.runs import Run
+from synth.filter import FilterConfig, FilterSummary, decide, family, run_filter
+from synth.generate import GenerateConfig, GenerateSummary, run_generate
+from synth.inference.endpoints import BUNDLED, ModelSource, find_model, open_endpoint
+from synth.live import LiveView
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to do. `filter` None stops before the filter; `tokenizer` None means the teacher's own."""
+
+    documents: tuple[str, ...]
+    run: Path
+    generate: GenerateConfig
+    filter: FilterConfig | None = None
+    teacher: tuple[str, ...] = (BUNDLED,)
+    teacher_model: str | None = None
+    tokenizer: str | None = None
+    heldout: Path | None = None
+    max_in_flight: int = 64
+    vllm_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What became of a job."""
+
+    run: Run
+    generate: GenerateSummary
+    filter: FilterSummary | None
+
+
+def check_job(job: Job) -> HeldoutSet | None:
+    """Read the held-out file and the rules now: a fault in either should not show after hours of calls.
+
+    Raises:
+        ConfigError: a rule is wrong.
+        RecordError: a line of the held-out file is wrong.
+    """
+    sealed = load_heldout(job.heldout) if job.heldout is not None else None
+    decide([], job.filter or FilterConfig(), sealed)
+    return sealed
+
+
+def judge_of(config: FilterConfig) -> Callable[[Sequence[Record]], list[str | None]]:
+    """Return a function that says why the rules reject each record, or None; duplicates and leaks come later."""
+    alone = config.model_copy(update={"near_duplicate": 2.0, "num_records": None, "max_per_passage": None})
+
+    def judge(records: Sequence[Record]) -> list[str | None]:
+        decisions = [decide([record], alone)[0].decision for record in records]
+        return [None if d is None or d.keep else family(d.reasons[0]).partition(":")[0] for d in decisions]
+
+    return judge
+
+
+async def run_job(
+    job: Job,
+    view: LiveView,
+    stop: asyncio.Event,
+    *,
+    source: ModelSource | None = None,
+    teacher: AbstractAsyncContextManager[Endpoint] | None = None,
+) -> JobResult:
+    """Generate and filter.
+
+    Args:
+        job: what to do.
+        view: where progress is shown.
+        stop: set to drain and raise Interrupted.
+        source: the teacher, where it is known already.
+        teacher: an endpoint of it that is shared with other jobs; one is opened unless given.
+
+    Raises:
+        SynthError: as `run_generate` and `run_filter` do.
+        RunError: fewer records than `num_records` were kept; they are in the dataset.
+    """
+    sealed = check_job(job)
+    config = job.filter or FilterConfig()
+    source = source or await find_model(job.teacher[0], role="teacher", served=job.teacher_model)
+    run = Run.create(job.run)
+    teacher = teacher or open_teacher(job, source, run.log_path("teacher"), view)
+
+    def accept(records: Sequence[Record]) -> int:
+        return sum(r.decision is not None and r.decision.keep for r in decide(records, config, sealed))
+
+    summary = await run_generate(
+        run,
+        job.documents,
+        job.generate,
+        teacher,
+        teacher_name=source.name,
+        teacher_revision=source.revision,
+        tokenizer=job.tokenizer or source.weights,
+        max_in_flight=job.max_in_flight,
+        accept=accept,
+        stop=stop,
+        on_progress=view.update,
+    )
+    filtered = None
+    if job.filter is not None:
+        view.say("filtering")
+        filtered = await asyncio.to_thread(run_filter, run, job.filter, job.heldout)
+    return JobResult(run, summary, filtered)
+
+
+def open_teacher(
+    job: Job, source: ModelSource, log_path: Path, view: LiveView
+) -> AbstractAsyncContextManager[Endpoint]:
+    """Return the job's teacher, to be opened."""
+    return open_endpoint(
+        source,
+        log_path=log_path,
+        max_in_flight=job.max_in_flight,
+        server_args=job.vllm_args,
+        on_progress=view.say,
+    )
+
+
+def check_number(job: Job, result: JobResult) -> None:
+    """Raise where fewer records were kept than asked for.
+
+    Raises:
+        RunError: what was kept is in the dataset.
+    """
+    wanted = job.generate.num_records
+    if result.filter is not None and wanted is not None and result.filter.kept < wanted:
+        capped = f"; {result.generate.capped} was reached" if result.generate.capped else ""
+        raise RunError(
+            f"kept {result.filter.kept} of the {wanted} records asked for{capped}; they are in the dataset",
+            where=str(result.run.path),
+            fix="add documents, raise --max-rounds or the cap, or loosen a rule",
+        )
+
+
+@contextmanager
+def stop_on_signals(say: Callable[[str], None]) -> Iterator[asyncio.Event]:
+    """Give an event that the first Ctrl-C or SIGTERM sets; the second cancels the task."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+
+    def interrupt() -> None:
+        if stop.is_set():
+            task.cancel()
+            return
+        stop.set()
+        say("Finishing the calls in flight; press Ctrl-C again to drop them.")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read `NAME.KEY=VALUE` settings of generators; the value is TOML, or else plain text.
+
+    Raises:
+        ConfigError: a text is not of that form.
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        target, equals, value = text.partition("=")
+        name, dot, key = target.rpartition(".")
+        if not (equals and dot and name and key):
+            raise ConfigError(
+                f"{text!r} is no option", where="--option", fix="write NAME.KEY=VALUE: qa.pairs_per_passage=4"
+            )
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value
+        options.setdefault(name, {})[key] = parsed
+    return options
+
+
+def joined_options(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Join the options of a config file and of flags; later layers win, key by key."""
+    joined: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        for name, table in layer.items():
+            joined[name] = {**joined.get(name, {}), **table}
+    return joined
