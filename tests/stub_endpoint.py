@@ -60,8 +60,14 @@ def stub_endpoint(reply: Reply = pair_from_schema, *, delay: float = 0.0) -> Ite
         def log_message(self, *args: object) -> None:
             """Stay quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 512
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Stay quiet: a client that is killed resets its connections."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     stub = Stub(f"http://127.0.0.1:{server.server_address[1]}/v1")
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

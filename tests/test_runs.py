@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,7 +96,7 @@ def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
     code = f"from pathlib import Path; from synth.core.runs import Run\nwith Run.open(Path({str(run.path)!r})).lock(): pass"
     with run.lock():
         held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "another process is writing this run" in held.stderr
+    assert f"another process is writing this run (pid {os.getpid()} on " in held.stderr
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -6,6 +6,8 @@ only if the stage finished. One process writes a run at a time; a lock file hold
 
 import contextlib
 import importlib.metadata
+import os
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -258,20 +260,23 @@ class Run:
         """Hold the run for writing. The lock goes when the process does, however it ends.
 
         Raises:
-            RunError: another process holds it.
+            RunError: another process holds it; the error names that process.
         """
-        lock = filelock.FileLock(self.path / ".lock")
+        lock, writer = filelock.FileLock(self.path / ".lock"), self.path / ".writer"
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
             raise RunError(
-                "another process is writing this run",
+                f"another process is writing this run ({_writer(writer)})",
                 where=str(self.path),
                 fix="wait for it, or name another run",
             ) from error
         try:
+            # A file of its own: whoever tries the lock truncates the lock's file.
+            writer.write_text(f"pid {os.getpid()} on {platform.node() or 'this machine'}\n", encoding="utf-8")
             yield
         finally:
+            writer.unlink(missing_ok=True)
             lock.release()
 
     def _save(self, stages: Mapping[str, StageEntry]) -> None:
@@ -279,6 +284,13 @@ class Run:
         names = sorted(stages, key=lambda name: (order.index(name.partition(":")[0]), name))
         manifest = {"version": MANIFEST_VERSION, "stages": {name: stages[name].to_json() for name in names}}
         write_json(self.manifest_path, manifest)
+
+
+def _writer(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip() or "it does not say which"
+    except (OSError, UnicodeDecodeError):
+        return "it does not say which"
 
 
 # Which stages read a stage's files, in the order of run.json. A stage about one candidate is `stage:candidate`.
