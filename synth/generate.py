@@ -10,7 +10,7 @@ import hashlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,8 +26,8 @@ from synth.core.records import Passage, Provenance, Record, content_id
 from synth.core.runs import Run, StageEntry
 from synth.documents.readers import Quarantined, read_documents
 from synth.documents.splitter import split_document
-from synth.generators.base import Generator, ReplyError
-from synth.generators.find import find_generator
+from synth.generators.base import Generator, ReplyError, prepare
+from synth.generators.find import find_generators
 from synth.inference.journal import Journal
 from synth.inference.teacher import JournaledTeacher
 
@@ -43,7 +43,9 @@ class GenerateConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     generator: tuple[str, ...] = ("qa",)
-    """Generators by name, `module:name` or `file.py:name`."""
+    """Generators by name, `module:name`, `file.py:name` or `template.md`, each with `+` and its modifiers."""
+    options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+    """The generators' own options by generator or modifier; those under "*" go to all that take them."""
     passage_chars: int = Field(1200, ge=80, le=100_000)
     """The most characters a passage has."""
     temperature: float = Field(0.7, ge=0, le=2)
@@ -125,7 +127,7 @@ async def run_generate(
     """
     if config.num_records is not None and accept is None:
         raise ConfigError("num_records needs `accept`", fix="pass a function that counts what the filter would keep")
-    generators = [find_generator(spec) for spec in config.generator]
+    generators = find_generators(config.generator, config.options)
     with run.lock():
         began = time.monotonic()
         read = _Documents(documents, config.passage_chars)
@@ -137,6 +139,8 @@ async def run_generate(
         run.start_stage(STAGE)
 
         passages = [Passage.from_json(row) for _, row in read_lines(run.passages_path)]
+        for generator in generators:
+            prepare(generator, passages)
         async with Journal(run.journal_path) as journal, teacher as endpoint:
             already = len(journal)
             work = _Work(endpoint, journal, config, generators, max_in_flight, stop or asyncio.Event(), on_progress)
