@@ -13,6 +13,7 @@ from synth.core.prompts import harmless
 from synth.core.records import Passage
 from synth.core.sentences import Sentence, split_sentences
 from synth.generators.base import ReplyError
+from synth.generators.examples import Example, shown_examples
 
 EvidenceMode = Literal["enum", "index", "free"]
 
@@ -74,6 +75,17 @@ class Choice:
         return match.group()
 
 
+def about(passage: Passage, choice: Choice | None = None, examples: Sequence[Example] = ()) -> dict[str, object]:
+    """Return the values that the templates of the built-in generators share."""
+    sentences = {} if choice is None else {"sentences": choice.offered, "mode": choice.mode}
+    return {
+        "passage": passage.text,
+        "headings": passage.headings,
+        "examples": shown_examples(examples, passage.id),
+        **sentences,
+    }
+
+
 def sentences_of(passage: Passage) -> list[Sentence]:
     """Return the sentences of a passage that can back an answer."""
     return [s for s in split_sentences(passage.text) if len(s.text.split()) >= MIN_WORDS]
@@ -84,8 +96,12 @@ def with_choice(schema: Mapping[str, Any], path: Sequence[str], choice: Choice) 
 
     A schema without that field comes back as it is, without the notes for people.
     """
-    changed = _replaced(schema, path, choice.schema())
-    return {key: value for key, value in changed.items() if key not in {"$schema", "$id", "title", "description"}}
+    return without_notes(_replaced(schema, path, choice.schema()))
+
+
+def without_notes(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `schema` as it goes to the server: without what is only for people to read."""
+    return {key: value for key, value in schema.items() if key not in {"$schema", "$id", "title", "description"}}
 
 
 def _replaced(schema: Mapping[str, Any], path: Sequence[str], field: dict[str, Any]) -> dict[str, Any]:

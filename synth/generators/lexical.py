@@ -5,22 +5,18 @@ from fractions import Fraction
 
 _WORD = re.compile(r"[^\W_]+(?:[-'’.][^\W_]+)*")
 _NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\w*\d)|\d+(?:\.\d+)?")
-_SPELLED = {
-    word: Fraction(value)
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
-    )
-    if value > 1
-} | {word: Fraction(n) for word, n in (("twenty", 20), ("thirty", 30), ("forty", 40), ("fifty", 50), ("dozen", 12))}
-_STOP = frozenset(
-    """
+_COUNTED = "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+_SPELLED = {word: Fraction(value) for value, word in enumerate(_COUNTED.split(), 2)} | {
+    word: Fraction(n) for word, n in (("twenty", 20), ("thirty", 30), ("forty", 40), ("fifty", 50), ("dozen", 12))
+}
+_STOPPED = """
     a about after all also an and any are as at be been before but by can could did do does each every for from had
     has have having how i if in into is it its many may me might more most much must my no nor not of off on one or
     our out over shall should so some such than that the their them then there these they this those to too under
     until up upon us was we were what when where whether which while who whom whose why will with without would you
     your
-    """.split()
-)
+"""
+_STOP = frozenset(_STOPPED.split())
 # A term of a calculation: a number with a currency before it or a unit behind it.
 _TERM = r"[£$€]?\s?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s?(?:[£$€°]|[^\W\d_]{1,12}(?:\s[^\W\d_]{2,12})?))?"
 _OPERATOR = r"(?:[-+*/−–×÷·:]|(?<=\s)x(?=\s))"
@@ -28,10 +24,20 @@ _CALCULATION = re.compile(rf"({_TERM}(?:\s*{_OPERATOR}\s*{_TERM})+)\s*=\s*({_TER
 _SPLIT = re.compile(rf"\s*({_OPERATOR})\s*(?=[£$€]?\s?\d)")
 
 
-def content_words(text: str) -> set[str]:
-    """Return the words of `text` that carry meaning, in lower case and without the plural's s."""
+def content_list(text: str) -> list[str]:
+    """Return the words of `text` that carry meaning, in order, in lower case and without the plural's s."""
     words = (match.group().lower().replace("’", "'").removesuffix("'s") for match in _WORD.finditer(text))
-    return {_singular(word) for word in words if word not in _STOP}
+    return [_singular(word) for word in words if word not in _STOP]
+
+
+def content_words(text: str) -> set[str]:
+    """Return the words of `text` that carry meaning, each once."""
+    return set(content_list(text))
+
+
+def word_starts(text: str) -> set[str]:
+    """Return the first six letters of each content word, so that "descale" and "descaling" meet."""
+    return {word[:6] for word in content_list(text)}
 
 
 def _singular(word: str) -> str:

@@ -63,7 +63,7 @@ def _keywords(factory: Callable[..., object], positions: int) -> dict[str, Any]:
     return {p.name: p.annotation for p in named[positions:]}
 
 
-def _checked(name: str, value: object, annotation: object, where: str) -> object:
+def _checked(name: str, value: object, annotation: Any, where: str) -> object:  # noqa: ANN401  (any type)
     if annotation is inspect.Parameter.empty or isinstance(annotation, str):
         return value
     try:

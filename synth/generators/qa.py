@@ -16,8 +16,8 @@ from synth.core.records import Passage, Record
 from synth.core.schemas import load_schema
 from synth.core.sentences import Sentence
 from synth.generators.base import ReplyError, as_reply_error, ask_json, came_from, pick
-from synth.generators.evidence import Choice, EvidenceMode, sentences_of, with_choice
-from synth.generators.examples import Example, copies_example, shown_examples
+from synth.generators.evidence import Choice, EvidenceMode, about, sentences_of, with_choice
+from synth.generators.examples import Example, copies_example
 
 QUESTION_TYPES = ("fact", "procedure", "reason", "condition", "definition", "description")
 DIFFICULTIES = ("easy", "medium", "hard")
@@ -59,15 +59,7 @@ class QA:
         template = load_template("qa")
         choice = Choice.of(share, self.evidence)
         question_type, difficulty = self._wanted(passage, place)
-        messages = template.messages(
-            passage=passage.text,
-            headings=passage.headings,
-            sentences=choice.offered,
-            mode=choice.mode,
-            type=question_type,
-            difficulty=difficulty,
-            examples=shown_examples(self.examples, passage.id),
-        )
+        messages = template.messages(**about(passage, choice, self.examples), type=question_type, difficulty=difficulty)
         try:
             reply, completion = await ask_json(teacher, messages, with_choice(load_schema("qa"), ["evidence"], choice))
             if copies_example(reply["question"], self.examples):
