@@ -34,10 +34,21 @@ _TEXTS = ("kind", "system", "items")
 @pass_context
 def _fence(context: Context, text: str, tag: str = "passage") -> str:
     """Return `text` between two tags that no value of the template can close or open."""
-    values = context.get_all()
-    given = [value for name, value in values.items() if name not in _ENVIRONMENT.globals]
-    name = free_tag(tag, _texts([text, given]))
-    return f"<{name}>\n{text}\n</{name}>"
+    given = [value for name, value in context.get_all().items() if name not in _ENVIRONMENT.globals]
+    return fence(text, *_texts(given), tag=tag)
+
+
+def fence(text: str, *beside: str, tag: str = "passage") -> str:
+    """Return `text` as data for a prompt: between two tags that it cannot close, its control tokens harmless.
+
+    Args:
+        text: a passage, say.
+        beside: what else of other people's stands in the prompt and must not hold the tag either.
+        tag: the tag's name, where it is free; else a longer one.
+    """
+    data = harmless(text)
+    name = free_tag(tag, [data, *beside])
+    return f"<{name}>\n{data}\n</{name}>"
 
 
 def free_tag(tag: str, texts: Iterable[str]) -> str:

@@ -104,7 +104,7 @@ def find_generators(specs: Sequence[str], options: Options = {}) -> list[Generat
 def split_spec(spec: str) -> tuple[str, tuple[str, ...]]:
     """Return the generator's part of a spec and its modifiers; a `+` in the path of a file is no modifier's."""
     parts = spec.split("+")
-    for count in range(len(parts), 1, -1):
+    for count in range(1, len(parts) + 1):
         base = "+".join(parts[:count])
         if Path(base.rpartition(":")[0] or base).is_file():
             return base, tuple(parts[count:])
