@@ -18,12 +18,14 @@ if TYPE_CHECKING:
         RunError,
         SynthError,
     )
+    from synth.core.prompts import fence
     from synth.core.records import Decision, Document, Evidence, Message, Passage, Provenance, Record
     from synth.core.runs import Run
     from synth.filter import FilterConfig, FilterSummary, decide, run_filter
     from synth.generate import GenerateConfig, GenerateSummary, run_generate
     from synth.generators.base import Generator, ReplyError, ask_json
-    from synth.generators.find import generator
+    from synth.generators.examples import Example, load_examples
+    from synth.generators.find import find_generator, generator
     from synth.inference.endpoints import find_model, open_endpoint
     from synth.inference.scripted import ScriptedTeacher
 
@@ -35,6 +37,7 @@ __all__ = [
     "Document",
     "DocumentError",
     "Endpoint",
+    "Example",
     "Evidence",
     "FilterConfig",
     "FilterSummary",
@@ -58,8 +61,11 @@ __all__ = [
     "Usage",
     "ask_json",
     "decide",
+    "fence",
+    "find_generator",
     "find_model",
     "generator",
+    "load_examples",
     "open_endpoint",
     "run_filter",
     "run_generate",
@@ -69,9 +75,11 @@ __all__ = [
 _HOMES = (
     "synth.core.calls",
     "synth.core.errors",
+    "synth.core.prompts",
     "synth.core.records",
     "synth.core.runs",
     "synth.generators.base",
+    "synth.generators.examples",
     "synth.generators.find",
     "synth.inference.scripted",
     "synth.inference.endpoints",

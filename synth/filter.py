@@ -35,7 +35,7 @@ from synth.filters.selection import find_surplus, validation_documents
 from synth.filters.span_use import SPAN_USE
 
 # Raise it when a scorer changes its mind about the same text, so that no old decision passes for current.
-FILTER_VERSION = 1
+FILTER_VERSION = 2
 
 # Scores that generators give: the teacher's mean token probability (None where the endpoint does not say it).
 GENERATED = frozenset({"confidence"})

@@ -35,7 +35,7 @@ from synth.generation.passages import PassageFile, Reading, write_passages
 from synth.generation.tally import Progress, Tally
 from synth.generation.units import Unit, UnitResult, UnitRunner, in_order
 from synth.generators.base import Generator, prepare
-from synth.generators.find import find_generator
+from synth.generators.find import find_generators
 from synth.inference.journal import Journal
 from synth.inference.lazy import LazyEndpoint
 
@@ -123,7 +123,7 @@ async def run_generate(
     if config.num_records is not None and accept is None:
         raise ConfigError("num_records needs `accept`", fix="pass a function that counts what the filter would keep")
     price = price_of(config, teacher_name)
-    generators = [find_generator(spec, config.generator_options()) for spec in config.generator]
+    generators = find_generators(config.generator, config.generator_options())
     stop = stop or asyncio.Event()
     with run.lock(), contextlib.ExitStack() as resources:
         began = time.monotonic()

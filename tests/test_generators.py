@@ -115,7 +115,10 @@ def test_a_decorated_class_is_found_by_its_name() -> None:
         ("class G:\n    name = 'g'\n    async def generate(self, passage): ...", "other arguments"),
         ("class G:\n    name = 'g'\n    def generate(self, passage, teacher): ...", "no `async def generate"),
         ("class G:\n    async def generate(self, passage, teacher): ...", "no `name`"),
-        ("class G:\n    name = 'g'\n    def __init__(self, x): ...", "without arguments"),
+        (
+            "class G:\n    name = 'g'\n    def __init__(self, x): ...\n    async def generate(self, passage, teacher): ...",
+            "without arguments.*'x'",
+        ),
         (
             "class H:\n    name = 'g'\n    async def generate(self, passage, teacher): ...",
             "no 'G'.*did you mean|known: H",

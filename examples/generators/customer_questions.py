@@ -10,7 +10,7 @@ likes. Nothing here knows of concurrency, retries, the journal or resuming: the 
 
 import asyncio
 
-from synth import Message, Passage, Record, Teacher, ask_json
+from synth import Message, Passage, Record, Teacher, ask_json, fence
 
 FACTS = {
     "type": "object",
@@ -48,7 +48,7 @@ class CustomerQuestions:
     async def generate(self, passage: Passage, teacher: Teacher) -> list[Record]:
         """Ask for the facts, then for a question about each of them."""
         reading = (
-            f"<passage>\n{passage.text}\n</passage>\n\n"
+            f"{fence(passage.text)}\n\n"
             "List up to five facts of the passage that a customer could need. "
             "Quote the sentence, then give the fact in a few of its own words."
         )
@@ -57,7 +57,7 @@ class CustomerQuestions:
 
     async def _record(self, passage: Passage, teacher: Teacher, quote: str, fact: str) -> Record:
         wording = (
-            f"<passage>\n{passage.text}\n</passage>\n\n"
+            f"{fence(passage.text)}\n\n"
             f"A customer types a question into a chat; its answer is: {fact}\n"
             "Write that question. Name the product; do not give the answer away."
         )

@@ -100,6 +100,15 @@ class Evidence:
         start = context.find(text) if text else -1
         return cls(text, start, start + len(text)) if start >= 0 else cls(text)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the quotation as `{"text", "start", "end"}`."""
+        return {"text": self.text, "start": self.start, "end": self.end}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Build the quotation from `{"text", "start", "end"}`."""
+        return cls(data["text"], data["start"], data["end"])
+
     @property
     def found(self) -> bool:
         """Whether the quotation stands in the context, character for character."""
@@ -130,7 +139,8 @@ class Record:
     """A generated pair with its scores and its decision.
 
     `prompt` ends with a user turn, `completion` holds the assistant's; `context` is the text that the
-    teacher saw. A score is None where its scorer does not apply; `decision` is None before the filter ran.
+    teacher saw. `more_evidence` are further quotations that the answer needs beside `evidence`. A score is
+    None where its scorer does not apply; `decision` is None before the filter ran.
     """
 
     id: str
@@ -145,6 +155,7 @@ class Record:
     scores: Mapping[str, float | None] = field(default_factory=dict)
     decision: Decision | None = None
     provenance: Provenance = Provenance("", "")
+    more_evidence: tuple[Evidence, ...] = ()
 
     @property
     def question(self) -> str:
@@ -156,6 +167,18 @@ class Record:
         """The last assistant turn."""
         return self.completion[-1].content if self.completion else ""
 
+    @property
+    def source(self) -> str:
+        """What the answer has to rest on: all its evidence or, where it names none, the whole context."""
+        if self.evidence is None:
+            return self.context
+        return "\n".join(quoted.text for quoted in (self.evidence, *self.more_evidence))
+
+    @property
+    def shows_context(self) -> bool:
+        """Whether the user's turn holds the context itself, as in "Summarise this: …"."""
+        return bool(self.context) and self.context in self.question
+
     @classmethod
     def create(
         cls,
@@ -166,6 +189,8 @@ class Record:
         generator: str,
         kind: str = "qa",
         evidence: str | None = None,
+        more_evidence: Sequence[str] = (),
+        context: str | None = None,
         prompt: Sequence[Message] | None = None,
         scores: Mapping[str, float | None] | None = None,
         provenance: Provenance | None = None,
@@ -179,6 +204,8 @@ class Record:
             generator: the name of the generator.
             kind: a word for the kind of record, such as "qa".
             evidence: a quotation from the passage that supports the answer.
+            more_evidence: further quotations that it needs.
+            context: what the teacher read, where that was more than the passage.
             prompt: earlier turns and the last user turn, for conversations.
             scores: what the generator itself knows of the record's worth, for rules to use.
             provenance: the teacher's calls; the runtime fills it in where a generator leaves it out.
@@ -186,6 +213,7 @@ class Record:
         source = provenance or Provenance("", "")
         turns = tuple(prompt) if prompt is not None else (Message("user", question),)
         completion = (Message("assistant", answer),)
+        text = passage.text if context is None else context
         return cls(
             id=content_id(
                 generator,
@@ -196,14 +224,15 @@ class Record:
             ),
             prompt=turns,
             completion=completion,
-            context=passage.text,
+            context=text,
             document_id=passage.document_id,
             passage_id=passage.id,
             generator=generator,
             kind=kind,
-            evidence=None if evidence is None else Evidence.locate(evidence, passage.text),
+            evidence=None if evidence is None else Evidence.locate(evidence, text),
             scores={} if scores is None else {k: None if v is None else round(v, 4) for k, v in scores.items()},
             provenance=source,
+            more_evidence=tuple(Evidence.locate(quoted, text) for quoted in more_evidence),
         )
 
     def with_scores(self, scores: Mapping[str, float | None]) -> "Record":
@@ -225,9 +254,9 @@ class Record:
             "document_id": self.document_id,
             "passage_id": self.passage_id,
             "generator": self.generator,
-            "evidence": None
-            if self.evidence is None
-            else {"text": self.evidence.text, "start": self.evidence.start, "end": self.evidence.end},
+            "evidence": None if self.evidence is None else self.evidence.to_json(),
+            # Left out where there is none, as it mostly is: older readers know no such key.
+            **({"more_evidence": [e.to_json() for e in self.more_evidence]} if self.more_evidence else {}),
             "scores": dict(self.scores),
             "decision": None
             if self.decision is None
@@ -256,7 +285,8 @@ class Record:
             passage_id=data["passage_id"],
             generator=data["generator"],
             kind=data["kind"],
-            evidence=None if evidence is None else Evidence(evidence["text"], evidence["start"], evidence["end"]),
+            evidence=None if evidence is None else Evidence.from_json(evidence),
+            more_evidence=tuple(map(Evidence.from_json, data.get("more_evidence", ()))),
             scores=dict(data["scores"]),
             decision=None if decision is None else Decision(decision["keep"], tuple(decision["reasons"])),
             provenance=Provenance(

@@ -12,7 +12,7 @@ from itertools import islice, pairwise
 
 from rensa import RMinHash
 
-from synth.core.records import Record
+from synth.core.records import Record, content_id
 from synth.filters.words import STOPWORDS, names, numbers, stem, without_articles, word_set, words_of
 
 _PERMUTATIONS = 64
@@ -45,7 +45,8 @@ def find_duplicates(
     """
     order = sorted(range(len(records)), key=lambda i: (-quality(records[i]), *_identity(records[i])))
     asked = [without_articles(words_of(_asked(record))) for record in records]
-    answers = [without_articles(words_of(record.answer)) for record in records]
+    # The one refusal of all unanswerable questions makes no two of them alike.
+    answers = [() if r.kind == "unanswerable" else without_articles(words_of(r.answer)) for r in records]
     gone: dict[int, Twin] = {}
     left = _first_of_each(order, records, lambda i: (asked[i], answers[i]), "exact", gone)
     left = _first_of_each(left, records, lambda i: (records[i].passage_id, asked[i]), "question", gone)
@@ -75,8 +76,12 @@ def _first_of_each(
 
 
 def _asked(record: Record) -> str:
-    """Return all that the model is shown before it answers, apart from a system prompt."""
-    return "\n".join(m.content for m in record.prompt if m.role != "system")
+    """Return all that the model is shown before it answers, apart from a system prompt.
+
+    A passage that the user's turn shows counts as one word, or two tasks on it would be near duplicates.
+    """
+    shown = "\n".join(m.content for m in record.prompt if m.role != "system")
+    return shown.replace(record.context, content_id(record.context)) if record.shows_context else shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,8 +96,14 @@ def _answer_in_question(record: Record) -> bool:
     return find_span(answer, without_articles(question)) >= 0
 
 
+def _own_texts(record: Record) -> tuple[str, str]:
+    """Return what was written: the question without the passage that it may show, and the answer."""
+    asked = record.question.replace(record.context, "") if record.shows_context else record.question
+    return asked, record.answer
+
+
 def _repeats(record: Record) -> bool:
-    return any(_loops(read(text)) for text in (record.question, record.answer))
+    return any(_loops(read(text)) for text in _own_texts(record))
 
 
 def _loops(text: Text) -> bool:
@@ -114,16 +120,22 @@ def _loops(text: Text) -> bool:
 
 
 def _markup(record: Record) -> bool:
-    return any(_MARKUP.search(text) for text in (record.question, record.answer))
+    return any(_MARKUP.search(text) for text in _own_texts(record))
 
 
 def _encoding(record: Record) -> bool:
-    return any(_ENCODING.search(text) for text in (record.question, record.answer))
+    return any(_ENCODING.search(text) for text in _own_texts(record))
 
 
 def _boilerplate(record: Record) -> bool:
-    """The pair talks about its source or its writer, in words that are not the source's own."""
-    found = [m.group() for text in (record.question, record.answer) for m in _BOILERPLATE.finditer(squeeze(text))]
+    """The pair talks about its source or its writer, in words that are not the source's own.
+
+    Where the user's turn shows the source, both may talk about it; a refusal may say that it refuses.
+    """
+    if record.shows_context:
+        return False
+    texts = (record.question,) if record.kind == "unanswerable" else (record.question, record.answer)
+    found = [m.group() for text in texts for m in _BOILERPLATE.finditer(squeeze(text))]
     return bool(found) and any(phrase.casefold() not in squeeze(record.context).casefold() for phrase in found)
 
 

@@ -20,6 +20,12 @@ _FRAME = word_set(
     number amount percentage use used using difference mean
     """
 )
+# Kinds whose answer is no statement of the passage.
+_NOT_FROM_THE_SOURCE = frozenset({"unanswerable", "grading"})
+_RESULT = re.compile(r"=\s*[£$€]?\s?(\d[\d.,]*\d|\d)")
+_STEP = re.compile(r"^(?:\d+\. |Answer: )", re.MULTILINE)
+# What anybody may calculate with: the parts of a year, a day and an hour.
+_COMMON_NUMBERS = word_set("2 7 10 12 24 52 60 100 365 1000 3600")
 _JOINT = re.compile(r"[-._]")
 _DIGITS = re.compile(r"\d+")
 _UNITS = {
@@ -64,17 +70,22 @@ def _evidence_faults(record: Record) -> Sequence[str] | None:
     """Find a quotation that the passage does not hold, white space apart."""
     if record.evidence is None:
         return None
-    quoted = squeeze(record.evidence.text)
+    faults = [_quotation_fault(e.text, record.context) for e in (record.evidence, *record.more_evidence)]
+    return list(dict.fromkeys(fault for fault in faults if fault))
+
+
+def _quotation_fault(quotation: str, context: str) -> str:
+    quoted = squeeze(quotation)
     if not any(c.isalnum() for c in quoted):
-        return ["empty"]
-    text = _squeezed(record.context)
+        return "empty"
+    text = _squeezed(context)
     start = text.find(quoted)
     while start >= 0:
         end = start + len(quoted)
         if not (_joined(text, start) or _joined(text, end)):
-            return []
+            return ""
         start = text.find(quoted, start + 1)
-    return ["not in the passage"]
+    return "not in the passage"
 
 
 @lru_cache(maxsize=4096)
@@ -93,10 +104,14 @@ def _groundedness(record: Record) -> float | None:
     1 where the answer stands in the evidence (or else the passage) as whole words in a row, case and
     articles apart. Otherwise the share of its content words, crudely stemmed, that are in the evidence,
     or in the question and the passage both (a full sentence repeats its question): ROUGE-1 precision
-    (Lin 2004) over content words. A mere yes or no has no score.
+    (Lin 2004) over content words. A mere yes or no has no score, and neither have a refusal and a mark, which
+    no source holds. Steps of reasoning draw on the whole passage, and what they calculate is known from there on.
     """
-    source = read(record.evidence.text if record.evidence else record.context)
-    answer = read(record.answer)
+    if record.kind in _NOT_FROM_THE_SOURCE:
+        return None
+    reasoned = record.kind == "reasoning"
+    source = read(record.context if reasoned else record.source)
+    answer = read(_stated(record))
     words = without_articles(answer.words)
     if not words or set(words) <= _REPLY:
         return None
@@ -106,14 +121,39 @@ def _groundedness(record: Record) -> float | None:
     if not stems:
         return 0.0
     known = set(source.stems) | (set(read(record.question).stems) & set(read(record.context).stems))
+    if reasoned:
+        known |= set(read(record.question).stems) | {s for found in _calculated(record) for s in read(found).stems}
     return sum(s in known for s in stems) / len(stems)
 
 
-def _fact_faults(record: Record) -> Sequence[str]:
-    """Find numbers, units and names of the pair that neither the passage nor its document's name holds."""
+def _stated(record: Record) -> str:
+    """Return the answer without the numbers of its steps and the word before its result, which state nothing."""
+    return _STEP.sub("", record.answer) if record.kind == "reasoning" else record.answer
+
+
+def _calculated(record: Record) -> list[str]:
+    """Return what the steps of a reasoning record calculate; its generator has worked it out again."""
+    return _RESULT.findall(record.answer) if record.kind == "reasoning" else []
+
+
+def _fact_faults(record: Record) -> Sequence[str] | None:
+    """Find numbers, units and names of the pair that neither the passage nor its document's name holds.
+
+    A question that is to be refused may name what no passage knows. Where the user's turn shows the passage, as a
+    text to sum up or to mark, the rest of that turn is the user's own and its facts are as good.
+    """
+    if record.kind == "unanswerable":
+        return None
     faults: list[str] = []
-    known_numbers, known_words = _known(record.context, record.document_id)
-    for role, text in (("question", record.question), ("answer", record.answer)):
+    shown = record.question if record.shows_context else record.context
+    known_numbers, known_words = _known(shown, record.document_id)
+    if record.kind == "reasoning":
+        # A case that is made up for the question, and what is calculated from it, are no claims about the passage.
+        known_numbers |= numbers(record.question) | _COMMON_NUMBERS
+        known_numbers |= {number for result in _calculated(record) for number in numbers(result)}
+    for role, text in (("question", record.question), ("answer", _stated(record))):
+        if role == "question" and record.shows_context:
+            continue
         unknown = numbers(text) - known_numbers
         if role == "question" and unknown & {"2", "3"}:
             # "What are two examples of …?" counts what is wanted and states nothing.
@@ -125,8 +165,8 @@ def _fact_faults(record: Record) -> Sequence[str]:
             if not set(_JOINT.split(n)) <= known_words and stem(n) not in known_words
         ]
     units = measures(record.answer)
-    if units:
-        known_units = measures(record.context)
+    if units and record.kind != "reasoning":
+        known_units = measures(shown)
         measured = {number for number, _ in known_units}
         faults += [f"unit {u} of {n}" for n, u in sorted(units - known_units) if n in measured]
     return faults

@@ -184,8 +184,9 @@ def _result(unit: Unit, teacher: JournaledTeacher, made: Sequence[Record | Reply
     records = tuple(_with_source(item, source) for item in made if isinstance(item, Record))
     errors = [item for item in made if isinstance(item, ReplyError)]
     used = {key for record in records for key in record.provenance.call_keys}
-    # A generator that raised instead of returning has one error for all that it asked.
-    refused = {key for error in errors for key in error.call_keys}
+    named = {key for error in errors for key in error.call_keys}
+    raw = {error.raw for error in errors if error.raw}
+    refused = {call.key for call in calls if call.key in named or call.text in raw}
     return UnitResult(
         records=records,
         quarantine=tuple(

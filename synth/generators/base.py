@@ -1,14 +1,15 @@
-"""What a generator is, and the one thing most of them do: ask for JSON and check it."""
+"""What a generator is, and what most of them do: ask for JSON, check it, and say which calls a record came from."""
 
-import inspect
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from jsonschema import Draft202012Validator
 
 from synth.core.calls import Completion, Sampling, Teacher
-from synth.core.errors import ConfigError, InferenceError
-from synth.core.records import Message, Passage, Record
+from synth.core.errors import InferenceError
+from synth.core.records import Message, Passage, Provenance, Record, content_id
 from synth.core.schemas import first_fault
 
 
@@ -18,6 +19,8 @@ class Generator(Protocol):
 
     The runtime calls `generate` once a passage and round, many at a time, and journals every
     `teacher.chat`, so a generator must ask the same things in the same order for the same passage.
+    A generator that needs to know all passages first (to find related ones) has a method
+    `prepare(self, passages: Sequence[Passage]) -> None` as well; it is called once, before the first passage.
     """
 
     name: str
@@ -34,6 +37,15 @@ class Generator(Protocol):
         ...
 
 
+@runtime_checkable
+class Preparing(Protocol):
+    """A generator that looks at all passages of a run before the first call."""
+
+    def prepare(self, passages: Sequence[Passage]) -> None:
+        """Take note of the passages; they may be read from disk at each access."""
+        ...
+
+
 class ReplyError(InferenceError):
     """A reply came and is of no use. `raw` is its text, kept in quarantine.jsonl; `call_keys` name the calls."""
 
@@ -43,34 +55,41 @@ class ReplyError(InferenceError):
         self.call_keys = tuple(call_keys)
 
 
-def check_generator(candidate: object, spec: str) -> Generator:
-    """Return `candidate` as a generator, or say what it lacks before any call is made.
+def prepare(generator: Generator, passages: Sequence[Passage]) -> None:
+    """Let a generator see all passages of the run, where it wants to; others are left alone."""
+    if isinstance(generator, Preparing):
+        generator.prepare(passages)
 
-    Raises:
-        ConfigError: no name, no async `generate`, or other parameters than (passage, teacher).
+
+def pick(passage: Passage, salt: str = "") -> int:
+    """Return a large number that depends on the passage alone: what a generator varies, it varies by this."""
+    return int(content_id(salt, passage.id) if salt else passage.id, 16)
+
+
+def came_from(prompt_sha256: str, *completions: Completion) -> Provenance:
+    """Return the provenance of a record that came of these completions."""
+    return Provenance(
+        teacher="",
+        prompt_sha256=prompt_sha256,
+        call_keys=tuple(completion.key for completion in completions),
+        prompt_tokens=sum(completion.usage.prompt_tokens for completion in completions),
+        completion_tokens=sum(completion.usage.completion_tokens for completion in completions),
+    )
+
+
+def renamed(record: Record, name: str, *more_prompts: str) -> Record:
+    """Return the record as one of the generator `name`, with an id of its own.
+
+    Args:
+        record: what the inner generator made.
+        name: the name of the whole chain, such as "qa+persona".
+        more_prompts: the hashes of templates that had a part in it beside the inner generator's.
     """
-    if inspect.isclass(candidate):
-        try:
-            candidate = candidate()
-        except TypeError as error:
-            raise ConfigError(f"cannot be made without arguments ({error})", where=f"generator {spec}") from error
-    method = getattr(candidate, "generate", None)
-    if method is None or not inspect.iscoroutinefunction(method):
-        raise ConfigError(
-            "has no `async def generate(self, passage, teacher)`",
-            where=f"generator {spec}",
-            fix="see docs/generators.md",
-        )
-    if not isinstance(getattr(candidate, "name", None), str):
-        raise ConfigError("has no `name`", where=f"generator {spec}", fix='add `name = "…"` to the class')
-    try:
-        inspect.signature(method).bind(None, None)
-    except TypeError as error:
-        raise ConfigError(
-            f"`generate` takes other arguments than (passage, teacher): {error}", where=f"generator {spec}"
-        ) from error
-    assert isinstance(candidate, Generator)
-    return candidate
+    source = record.provenance
+    if more_prompts and source.prompt_sha256:
+        digest = hashlib.sha256(" ".join([source.prompt_sha256, *more_prompts]).encode()).hexdigest()
+        source = replace(source, prompt_sha256=digest)
+    return replace(record, id=content_id(name, record.id), generator=name, provenance=source)
 
 
 async def ask_json(
@@ -114,11 +133,6 @@ def _fault(completion: Completion, checker: Draft202012Validator) -> str | None:
     return first_fault(value, checker)
 
 
-def prepare(generator: Generator, passages: Sequence[Passage]) -> None:
-    """Show a generator all passages of the run before it is asked for the first, where it wants that.
-
-    A generator that has `def prepare(self, passages)` gets a sequence that is read from disk as asked for.
-    """
-    own = getattr(generator, "prepare", None)
-    if own is not None:
-        own(passages)
+def as_reply_error(error: InferenceError) -> ReplyError:
+    """Return an error as the line of quarantine.jsonl that stands in the place of a record."""
+    return error if isinstance(error, ReplyError) else ReplyError(str(error), "")

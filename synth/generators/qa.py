@@ -2,76 +2,91 @@
 
 One call writes one pair. The passage's sentences are dealt out over its calls, and each call's schema
 lists the sentences that it may quote, so the decoder cannot invent a quotation and the pairs spread over
-the passage instead of crowding on its first line.
+the passage instead of crowding on its first line. The kind of question and its difficulty go round from
+call to call, starting at a place that the passage itself decides.
 """
 
 import asyncio
-import copy
-from typing import Any
+from collections.abc import Sequence
 
 from synth.core.calls import Teacher
 from synth.core.errors import InferenceError
 from synth.core.prompts import load_template
-from synth.core.records import Passage, Provenance, Record
+from synth.core.records import Passage, Record
 from synth.core.schemas import load_schema
-from synth.core.sentences import Sentence, split_sentences
-from synth.generators.base import ReplyError, ask_json
+from synth.core.sentences import Sentence
+from synth.generators.base import ReplyError, as_reply_error, ask_json, came_from, pick
+from synth.generators.evidence import Choice, EvidenceMode, about, sentences_of, with_choice
+from synth.generators.examples import Example, copies_example
 
-MIN_WORDS = 3
+QUESTION_TYPES = ("fact", "procedure", "reason", "condition", "definition", "description")
+DIFFICULTIES = ("easy", "medium", "hard")
 
 
 class QA:
-    """Writes at most `pairs_per_passage` question/answer pairs about a passage."""
+    """Writes at most `pairs_per_passage` question/answer pairs about a passage.
+
+    Args:
+        pairs_per_passage: how many calls a passage gets at most.
+        question_types: what the questions ask for, in turn; a word of prompts/qa.md or words of your own. Empty:
+            whatever the teacher likes.
+        difficulties: how hard they are, in turn; likewise.
+        evidence: how the reply names its sentence.
+        examples: a user's pairs, shown as samples of style.
+    """
 
     name = "qa"
 
-    def __init__(self, pairs_per_passage: int = 6) -> None:
+    def __init__(
+        self,
+        pairs_per_passage: int = 6,
+        *,
+        question_types: Sequence[str] = QUESTION_TYPES,
+        difficulties: Sequence[str] = DIFFICULTIES,
+        evidence: EvidenceMode = "enum",
+        examples: Sequence[Example] = (),
+    ) -> None:
         self.pairs_per_passage = pairs_per_passage
+        self.question_types, self.difficulties = tuple(question_types), tuple(difficulties)
+        self.evidence, self.examples = evidence, tuple(examples)
 
     async def generate(self, passage: Passage, teacher: Teacher) -> list[Record | ReplyError]:
         """Ask for one pair for each share of the passage's sentences, all at once."""
-        sentences = [s for s in split_sentences(passage.text) if len(s.text.split()) >= MIN_WORDS]
-        shares = deal(sentences, self.pairs_per_passage)
-        return list(await asyncio.gather(*(self._pair(passage, share, teacher) for share in shares)))
+        shares = deal(sentences_of(passage), self.pairs_per_passage)
+        return list(await asyncio.gather(*(self._pair(passage, i, share, teacher) for i, share in enumerate(shares))))
 
-    async def _pair(self, passage: Passage, share: list[Sentence], teacher: Teacher) -> Record | ReplyError:
+    async def _pair(self, passage: Passage, place: int, share: list[Sentence], teacher: Teacher) -> Record | ReplyError:
         template = load_template("qa")
-        # Line ends inside a sentence are only space: a model should not have to copy them.
-        offered = {" ".join(sentence.text.split()): sentence for sentence in share}
-        messages = template.messages(passage=passage.text, headings=passage.headings, sentences=list(offered))
+        choice = Choice.of(share, self.evidence)
+        question_type, difficulty = self._wanted(passage, place)
+        messages = template.messages(**about(passage, choice, self.examples), type=question_type, difficulty=difficulty)
         try:
-            reply, completion = await ask_json(teacher, messages, qa_schema(list(offered)))
+            reply, completion = await ask_json(teacher, messages, with_choice(load_schema("qa"), ["evidence"], choice))
+            if copies_example(reply["question"], self.examples):
+                return ReplyError("the question copies an example", completion.text)
+            evidence = choice.sentence(reply["evidence"], passage.text)
         except InferenceError as error:
-            return error if isinstance(error, ReplyError) else ReplyError(str(error), "")
+            return as_reply_error(error)
         return Record.create(
             passage,
             reply["question"].strip(),
             reply["answer"].strip(),
             generator=self.name,
             kind=template.kind,
-            evidence=offered[reply["evidence"]].text,
+            evidence=evidence,
             # The evidence is chosen from a list; how sure the teacher is shows in what it wrote after that.
             scores={"confidence": completion.confidence(after='"question"')},
-            provenance=Provenance(
-                teacher="",
-                prompt_sha256=template.sha256,
-                call_keys=(completion.key,),
-                prompt_tokens=completion.usage.prompt_tokens,
-                completion_tokens=completion.usage.completion_tokens,
-            ),
+            provenance=came_from(template.sha256, completion),
         )
+
+    def _wanted(self, passage: Passage, place: int) -> tuple[str, str]:
+        """Return the type and the difficulty of the question at `place`: neighbours differ, and passages do too."""
+        types, levels = self.question_types or ("",), self.difficulties or ("",)
+        start = pick(passage)
+        return types[(start + place) % len(types)], levels[(start // len(types) + place) % len(levels)]
 
 
 def deal(sentences: list[Sentence], shares: int) -> list[list[Sentence]]:
     """Cut `sentences` into at most `shares` runs of neighbours, as even as can be, none empty."""
     count = min(shares, len(sentences))
     return [sentences[i * len(sentences) // count : (i + 1) * len(sentences) // count] for i in range(count)]
-
-
-def qa_schema(sentences: list[str]) -> dict[str, Any]:
-    """Return the reply's schema with the sentences that may be quoted as an enumeration."""
-    schema = copy.deepcopy(load_schema("qa"))
-    schema["properties"]["evidence"] = {"type": "string", "enum": sentences}
-    for note in ("$schema", "title", "description"):
-        schema.pop(note, None)
-    return schema
