@@ -295,7 +295,8 @@ def show_generate(run: Run, summary: GenerateSummary) -> None:
     table.add_row(str(summary.passages), f"passages{twins}")
     table.add_row(
         str(asked),
-        f"calls: {summary.calls} answered, {summary.calls_replayed} from the journal, {summary.calls_failed} without answer",
+        f"calls: {summary.calls} answered, {summary.calls_replayed} from the journal, "
+        f"{summary.calls_failed} without answer",
     )
     table.add_row(
         "",

@@ -185,7 +185,7 @@ def _result(unit: Unit, teacher: JournaledTeacher, made: Sequence[Record | Reply
     errors = [item for item in made if isinstance(item, ReplyError)]
     used = {key for record in records for key in record.provenance.call_keys}
     named = {key for error in errors for key in error.call_keys}
-    raw = {error.raw for error in errors if error.raw}
+    raw = {error.raw for error in errors if error.raw and not error.call_keys}
     refused = {call.key for call in calls if call.key in named or call.text in raw}
     return UnitResult(
         records=records,
