@@ -111,6 +111,7 @@ class Client:
         self._metrics: EngineMetrics | None = None
         self._polling: asyncio.Task[None] | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"Client({self._address.shown!r}, {self._served!r})"
@@ -169,7 +170,7 @@ class Client:
 
     async def __aenter__(self) -> Self:
         """Open the connection pool and begin to watch the endpoint's metrics, where it has any."""
-        self._session = self._address.session(self._limits)
+        self._session, self._closed = self._address.session(self._limits), False
         self._polling = asyncio.create_task(self._poll())
         return self
 
@@ -181,7 +182,7 @@ class Client:
         if polling is not None:
             polling.cancel()
             await asyncio.wait([polling])
-        session, self._session = self._session, None
+        session, self._session, self._closed = self._session, None, True
         if session is not None:
             await session.close()
 
@@ -328,6 +329,8 @@ class Client:
     async def _post(self, payload: bytes) -> tuple[int, float | None, bytes]:
         session = self._session
         if session is None:
+            if self._closed:
+                raise TryAgainError("the connection was closed", sent=False)
             raise InferenceError("the client is not open", fix="use it in `async with Client(…) as client`")
         try:
             async with session.post(self._address.chat, data=payload, allow_redirects=False) as response:

@@ -22,6 +22,7 @@ class TryAgainError(Exception):
         wait: the seconds that the server asks us to wait, or None.
         fix: what the user can do where it does not pass.
         refused: nobody listens at the address: no other call will get through either.
+        sent: whether the request may have reached the endpoint.
     """
 
     def __init__(
@@ -33,9 +34,11 @@ class TryAgainError(Exception):
         fix: str | None = None,
         *,
         refused: bool = False,
+        sent: bool = True,
     ) -> None:
         super().__init__(what)
-        self.what, self.status, self.wait, self.fix, self.refused = what, status, wait, fix, refused
+        self.what, self.status, self.wait, self.fix = what, status, wait, fix
+        self.refused, self.sent = refused, sent
         self.quoted = f" ({quote(message)})" if message else ""
 
     @property
