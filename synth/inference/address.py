@@ -1,5 +1,6 @@
 """Where an endpoint is, what it is sent to be let in, and how both may be shown: without any secret."""
 
+import base64
 import ipaddress
 import re
 import urllib.request
@@ -40,7 +41,8 @@ class Address:
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
         elif url.user is not None or url.password is not None:
-            self._headers["Authorization"] = aiohttp.BasicAuth(url.user or "", url.password or "", "utf-8").encode()
+            basic = base64.b64encode(f"{url.user or ''}:{url.password or ''}".encode()).decode()
+            self._headers["Authorization"] = f"Basic {basic}"
         base = url.with_user(None).with_path(url.path.rstrip("/"), keep_query=True)
         self.chat = base.joinpath("chat", "completions").with_query(base.query)
         self.models = base.joinpath("models").with_query(base.query)
@@ -48,7 +50,8 @@ class Address:
         self.metrics = base.with_path(f"{above}/metrics", keep_query=True)
         self.shown = str(base.with_query(None).with_fragment(None))
         self._url = base
-        self._secrets = [s for s in (api_key, url.password, *url.query.values()) if s]
+        sent = self._headers.get("Authorization", "").partition(" ")[2]
+        self._secrets = [s for s in (api_key, sent, url.password, *url.query.values()) if s]
 
     def session(self, limits: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
         """Return a new session for this endpoint; it sends JSON and the key, and keeps no cookies."""

@@ -16,12 +16,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-_CUT = 0.7  # as CUBIC TCP (RFC 9438, section 4.6): half would leave an endpoint idle for long
+# As in CUBIC TCP (RFC 9438, sections 4.6 and 4.2): half would leave an endpoint idle for long, and near the point
+# of the last overload it is worth going slowly.
+_CUT = 0.7
+_NEAR = 0.15
+_CAREFUL = 0.25
 _CLIMB_ROUNDS = 50  # round trips from nothing to the upper bound
-_SMALLEST_WINDOW = 16
+_WINDOW = 32
 _SLOW = 3.0
+_NO_BETTER = 0.9
 _WORSE = 0.8
-_FORGET = 0.02
+_FORGET = 0.002
 _SMALL_QUEUE = 8
 _LARGE_QUEUE = 16
 
@@ -31,8 +36,8 @@ class Limiter:
 
     The limit falls on overload (429, 503, a timeout), at most once a round trip; on a long queue in the engine;
     and, where the engine shows no queue, when calls take three times as long as they did and fewer of them end.
-    It rises while it is used: by one a success until the first sign of overload, then by a fixed
-    amount a round trip.
+    It rises while it is used: by one a success until the first sign of overload, then by a fixed amount a round
+    trip, and by less where the last overload was.
 
     Args:
         most: the upper bound.
@@ -56,7 +61,8 @@ class Limiter:
         self._held = False
         self._metered = False
         self._cut_at = -math.inf
-        self._calls, self._seconds, self._load = 0, 0.0, 0
+        self._too_much = math.inf
+        self._calls, self._seconds, self._load, self._window_at = 0, 0.0, 0, clock()
         self._quickest = math.inf
         self._best_rate, self._best_load = 0.0, 0.0
 
@@ -106,14 +112,14 @@ class Limiter:
     def succeeded(self, began: float) -> None:
         """End a call that was let in at `began` and answered."""
         running = self._running
-        if not self._metered:
+        if not self._metered and began >= self._cut_at:
             self._calls += 1
             self._seconds += self._clock() - began
             self._load += running
-            if self._calls >= max(_SMALLEST_WINDOW, self._slots):
+            if self._calls >= _WINDOW:
                 self._end_window()
         if self._limit < self._most and not self._held and 2 * running >= self._slots:
-            self._set(self._limit + (1.0 if self._climbing else self._step / self._limit))
+            self._set(self._limit + (1.0 if self._climbing else self._rise() / self._limit))
         self._running = running - 1
         if self._waiters:
             self._let_in()
@@ -138,15 +144,16 @@ class Limiter:
         self._let_in()
 
     def _end_window(self) -> None:
-        """Judge latency and rate over the last calls, as many as run at once."""
-        latency, load = self._seconds / self._calls, self._load / self._calls
-        self._calls, self._seconds, self._load = 0, 0.0, 0
-        if latency <= 0:
+        """Judge latency and rate over the last calls."""
+        now = self._clock()
+        latency, load, took = self._seconds / self._calls, self._load / self._calls, now - self._window_at
+        self._begin_window(now)
+        if latency <= 0 or took <= 0:
             return
+        rate = _WINDOW / took
         self._quickest = min(self._quickest * (1 + _FORGET), latency)
-        rate = load / latency
         slow = latency > _SLOW * self._quickest
-        self._held = slow and rate <= self._best_rate
+        self._held = slow and rate < _NO_BETTER * self._best_rate
         if slow and rate < _WORSE * self._best_rate and load > self._best_load:
             self._cut(self._limit)
         if rate >= self._best_rate:
@@ -154,10 +161,19 @@ class Limiter:
         else:
             self._best_rate *= 1 - _FORGET
 
+    def _begin_window(self, now: float) -> None:
+        self._calls, self._seconds, self._load, self._window_at = 0, 0.0, 0, now
+
+    def _rise(self) -> float:
+        """Return what the limit rises by in a round trip: little near the limit that was too much last time."""
+        near = abs(self._limit - self._too_much) <= max(1.0, _NEAR * self._too_much)
+        return min(self._step, _CAREFUL) if near else self._step
+
     def _cut(self, from_limit: float) -> None:
         self._climbing = False
+        self._too_much = from_limit
         self._cut_at = self._clock()
-        self._calls, self._seconds, self._load = 0, 0.0, 0
+        self._begin_window(self._cut_at)
         self._set(from_limit * _CUT)
 
     def _set(self, limit: float) -> None:

@@ -23,10 +23,11 @@ _SHARE_IN_FLIGHT = 4
 class Pool:
     """An `Endpoint` over several; use it as an async context manager, which opens its clients.
 
-    Each call goes to the endpoint with the least load for what it can take. One to which nobody listens, or that
-    fails three calls in a row (more where many are in flight) in a way of its own (broken connections, no reply in time, its own faults),
-    is set aside, for longer each time; then one call tries it again. The calls it failed go to the others
-    at once. Where all are set aside, calls wait for the first to be tried again.
+    Each call goes to the endpoint with the least load for what it can take. One where nobody listens, or that
+    fails at least three calls in a row, and a quarter of those in flight, in a way of its own (broken
+    connections, no reply in time, its own faults), is set aside, for longer each time; then one call tries it
+    again. The calls it failed go to the others at once. Where all are set aside, calls wait for the first to be
+    tried again, and each such wait counts as a try.
 
     Args:
         clients: the endpoints, not yet open.
@@ -95,9 +96,10 @@ class Pool:
             InferenceError: no answer came after all retries, or an endpoint refuses the request.
         """
         tries: Tries | None = None
-        passed_on = 0
+        failed: _Member | None = None
+        sent = passed_on = 0
         while True:
-            member = self._choose()
+            member = self._choose(avoid=failed)
             if member is None:
                 if any(m.probed for m in self._members):
                     await self._probe_ended.wait()
@@ -108,23 +110,23 @@ class Pool:
                 tries.failed(self._last_failure, self._shown)
                 await asyncio.sleep(spread(self._until_next()))
                 continue
+            self._retries += sent > 0
+            sent += 1
             answered, probing = self._answered, member.aside
             if probing:
                 member.probed = True
             try:
                 completion = await member.client.attempt(request)
             except TryAgainError as failure:
+                failed = member
                 member.failed(failure, self._longest_wait)
                 self._last_failure = failure
                 if (failure.unwell or member.aside) and passed_on < len(self._members) and self._another(member):
                     passed_on += 1
-                    self._retries += 1
                     continue
                 if tries is None:
                     tries = Tries(self._retries_allowed, self._longest_wait)
-                pause = tries.failed(failure, self._shown, progress=self._answered > answered)
-                self._retries += 1
-                await asyncio.sleep(pause)
+                await asyncio.sleep(tries.failed(failure, self._shown, progress=self._answered > answered))
             else:
                 member.well()
                 self._answered += 1
@@ -135,8 +137,11 @@ class Pool:
                     self._probe_ended.set()
                     self._probe_ended = asyncio.Event()
 
-    def _choose(self) -> "_Member | None":
-        """Return the endpoint with the least load; None where all are set aside for now."""
+    def _choose(self, avoid: "_Member | None") -> "_Member | None":
+        """Return the endpoint with the least load; None where all are set aside for now.
+
+        `avoid` failed the call before: one that fails at once would otherwise look like the least loaded.
+        """
         self._turn += 1
         chosen, least = None, (True, float("inf"))
         for place in range(len(self._members)):
@@ -144,7 +149,7 @@ class Pool:
             if not member.open:
                 continue
             client = member.client
-            load = (client.held_back > 0, (client.in_flight + 1) / client.limit)
+            load = (member is avoid or client.held_back > 0, (client.in_flight + 1) / client.limit)
             if load < least:
                 chosen, least = member, load
         return chosen
