@@ -19,7 +19,7 @@ from synth.core.records import Record
 from synth.core.runs import Run
 from synth.filter import FilterConfig, FilterSummary, decide, family, run_filter
 from synth.generate import GenerateConfig, GenerateSummary, run_generate
-from synth.inference.endpoints import BUNDLED, ModelSource, find_model, open_endpoint
+from synth.inference.endpoints import BUNDLED, ModelSource, find_teacher, open_endpoint
 from synth.live import LiveView
 
 
@@ -94,7 +94,7 @@ async def run_job(
     """
     sealed = check_job(job)
     config = job.filter or FilterConfig()
-    source = source or await find_model(job.teacher[0], role="teacher", served=job.teacher_model)
+    source = source or await find_teacher(job.teacher, served=job.teacher_model)
     run = Run.create(job.run)
     teacher = teacher or open_teacher(job, source, run.log_path("teacher"), view)
 
@@ -109,7 +109,7 @@ async def run_job(
         teacher_name=source.name,
         teacher_revision=source.revision,
         tokenizer=job.tokenizer or source.weights,
-        max_in_flight=job.max_in_flight,
+        max_in_flight=job.max_in_flight * max(1, len(source.urls)),
         accept=accept,
         stop=stop,
         on_progress=view.update,

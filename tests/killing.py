@@ -2,7 +2,7 @@
 
 Each attempt is a forked child that runs the stage; the parent kills it with SIGKILL after a random time, again
 and again until an attempt ends by itself. Then the files are compared with those of a run that nobody killed,
-and a new job begins, until there were so many kills. Prints one JSON object for tests/test_faults.py.
+and a new job begins, until there were so many kills. Prints one JSON object for tests/test_survival.py.
 """
 
 import asyncio

@@ -127,7 +127,7 @@ async def test_a_request_goes_over_the_wire_in_the_openai_form_and_its_reply_com
     assert served.headers[0]["Authorization"] == f"Bearer {KEY}"
     assert (completion.text, completion.finish_reason) == ("Because.", "stop")
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (3, 2)
-    assert completion.key == request.key("org/m")
+    assert completion.key == ""  # the journal knows it; to compute it once more would cost as much as the rest
 
 
 async def test_no_seed_and_no_schema_are_left_out_of_the_request() -> None:

@@ -1,149 +1,128 @@
-"""What a job survives: kills, full disks, damaged journals, a bad server."""
+"""Each way in which an endpoint fails, against the client and against a pool: every call ends, and is counted."""
 
+import asyncio
 import json
-import os
-import resource
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from synth.core.jsonl import read_lines
-from tests.conftest import CHECKOUT, Command
-from tests.stub_endpoint import stub_endpoint
+from synth.core.calls import ChatRequest, Completion, Sampling
+from synth.core.errors import InferenceError
+from synth.core.records import Message
+from synth.inference.client import Client
+from synth.inference.pool import Pool
+from tests.fault_server import Fault, fault_server
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-
-
-def folder_of(path: Path, documents: int) -> Path:
-    path.mkdir()
-    for i in range(documents):
-        (path / f"d{i:03}.md").write_text(
-            f"# Pump {i}\n\nPump N{i} weighs {i + 2} grams without its box. Our shop {i} sells it for {i * 3 + 1} pounds.\n"
-        )
-    return path
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
 
 
-def test_killed_200_times_at_random_moments_the_records_are_those_of_an_uninterrupted_run(tmp_path: Path) -> None:
-    """tests/killing.py compares the bytes after every job, and the calls with what was in flight at each kill."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.killing", str(tmp_path / "work"), "200", "7"],
-        cwd=CHECKOUT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    result = json.loads(done.stdout)
-    assert result["kills"] >= 200 and result["jobs"] > 1 and result["calls"] >= 80
+def ask(number: int) -> ChatRequest:
+    return ChatRequest((Message("user", f"call {number}"),), Sampling(max_tokens=32), SCHEMA)
 
 
-def test_sigterm_drains_as_ctrl_c_does_and_leaves_the_records_so_far(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "docs", 60)
-    with stub_endpoint(delay=0.1) as stub:
-        arguments = ["generate", folder, "--run", tmp_path / "r", "--max-in-flight", 2, "--teacher", stub.url]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "synth.cli", *map(str, arguments)],
-            env=ENVIRONMENT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        deadline = time.monotonic() + 60
-        while len(stub.bodies) < 12 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
-        asked = len(stub.bodies)
-    assert process.returncode == 130 and "run the same command again" in errors
-    answered = [row for path in (tmp_path / "r" / "journal").iterdir() for _, row in read_lines(path)]
-    records = [row for _, row in read_lines(tmp_path / "r" / "records.jsonl")]
-    assert len(answered) == asked < 120
-    assert 0 < len(records) <= asked and f"{len(records)} records so far" in errors
+def echo(body: dict[str, Any]) -> str:
+    return json.dumps({"a": body["messages"][0]["content"]})
 
 
-def test_a_disk_that_is_full_ends_in_an_error_and_resuming_works_after_there_is_space(
-    tmp_path: Path, command: Command
-) -> None:
-    folder = folder_of(tmp_path / "docs", 60)
-
-    def small_disk() -> None:
-        # A write past this size fails as on a full disk; the signal would only kill the process before it can say so.
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-
-    with stub_endpoint() as stub:
-        arguments = ["generate", folder, "--run", tmp_path / "r", "--teacher", stub.url, "--no-filter"]
-        full = subprocess.run(
-            [sys.executable, "-m", "synth.cli", *map(str, arguments)],
-            env=ENVIRONMENT,
-            preexec_fn=small_disk,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert full.returncode == 1 and "cannot be written" in full.stderr and "Traceback" not in full.stderr
-        assert "free some disk space" in full.stderr
-        assert not list((tmp_path / "r").glob("**/*.part"))
-        before = len(stub.bodies)
-        answered = sum(
-            line.endswith(b"\n")
-            for path in (tmp_path / "r" / "journal").iterdir()
-            for line in path.read_bytes().splitlines(keepends=True)
-        )
-        assert 0 < answered < 120
-        again = command("synth", *arguments)
-        assert again.returncode == 0, again.stderr
-        assert len(stub.bodies) - before == 120 - answered
-        whole = command("synth", *[*arguments[:3], tmp_path / "whole", *arguments[4:]])
-        assert whole.returncode == 0, whole.stderr
-    assert (tmp_path / "r" / "records.jsonl").read_bytes() == (tmp_path / "whole" / "records.jsonl").read_bytes()
+PASSING = [
+    Fault.BUSY,
+    Fault.BUSY_FOR_A_SECOND,
+    Fault.ERROR,
+    Fault.HANG,
+    Fault.RESET,
+    Fault.TRUNCATED,
+    Fault.BROKEN_BODY,
+    Fault.PAGE,
+    Fault.PAGE_502,
+    Fault.DRIP,
+    Fault.DRIP_STOPS,
+]
 
 
-def test_a_small_file_system_that_fills_up_damages_nothing(tmp_path: Path, command: Command) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a file system needs privileges that this machine does not give")
-    try:
-        with stub_endpoint() as stub:
-            folder = folder_of(tmp_path / "docs", 200)
-            arguments = ["generate", folder, "--run", disk / "r", "--teacher", stub.url, "--no-filter"]
-            full = command("synth", *arguments)
-            assert full.returncode == 1 and "No space left" in full.stderr
-            # What is there can be read, and going on elsewhere pays only for what is missing.
-            subprocess.run(["cp", "-a", str(disk / "r"), str(tmp_path / "moved")], check=True)
-            asked = len(stub.bodies)
-            done = command("synth", "generate", folder, "--run", tmp_path / "moved", *arguments[4:])
-            assert done.returncode == 0, done.stderr
-            assert len(stub.bodies) < asked + 400
-            assert len(list(read_lines(tmp_path / "moved" / "records.jsonl"))) == 400
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+@pytest.mark.parametrize("fault", PASSING)
+async def test_a_fault_that_passes_costs_one_more_try(fault: Fault) -> None:
+    with fault_server([fault], reply=echo) as server:
+        async with Client(server.url, "stub", timeout=2, stall_timeout=0.5) as client:
+            completion = await client.complete(ask(1))
+            assert client.stats().retries == 1
+    assert completion.json() == {"a": "call 1"}
+    assert [body["messages"] for body in server.asked] == [[{"role": "user", "content": "call 1"}]] * 2
 
 
-def test_a_damaged_line_of_the_journal_is_named_and_its_call_repeated(tmp_path: Path, command: Command) -> None:
-    folder = folder_of(tmp_path / "docs", 5)
-    with stub_endpoint() as stub:
-        arguments = ["generate", folder, "--run", "r", "--teacher", stub.url, "--no-filter"]
-        assert command("synth", *arguments).returncode == 0
-        records = (tmp_path / "r" / "records.jsonl").read_bytes()
-        segment = tmp_path / "r" / "journal" / "000001.jsonl"
-        rows = segment.read_bytes().splitlines(keepends=True)
-        rows[3] = rows[3][:30] + b"\xff\x00" + rows[3][60:]
-        segment.write_bytes(b"".join(rows) + b'{"key": "torn')
-        (tmp_path / "r" / "run.json").unlink()
-        asked = len(stub.bodies)
-        (tmp_path / "r" / "run.json").write_text('{"version": 1, "stages": {}}')
-        done = command("synth", *arguments)
-    assert done.returncode == 0 and "journal/000001.jsonl:4 could not be read" in done.stderr
-    assert len(stub.bodies) == asked + 1
-    assert (tmp_path / "r" / "records.jsonl").read_bytes() == records
-    assert segment.read_bytes() == b"".join(rows), "the torn end is cut off"
+@pytest.mark.parametrize("fault", PASSING)
+async def test_a_fault_that_stays_ends_in_an_error_in_bounded_time(fault: Fault) -> None:
+    began = time.monotonic()
+    with fault_server(lambda number, body: fault, reply=echo) as server:
+        async with Client(server.url, "stub", timeout=1.2, stall_timeout=0.5, retries=1) as client:
+            with pytest.raises(InferenceError, match=r"tried 2 times") as caught:
+                await client.complete(ask(1))
+    assert caught.value.where == server.url
+    assert server.faults == {fault: 2}
+    assert time.monotonic() - began < 8
+
+
+@pytest.mark.parametrize("fault", [Fault.BROKEN_CONTENT, Fault.WRONG_CONTENT, Fault.CUT_OFF])
+async def test_what_the_model_wrote_is_handed_on_however_wrong_it_is(fault: Fault) -> None:
+    with fault_server([fault], reply=echo) as server:
+        async with Client(server.url, "stub") as client:
+            completion = await client.complete(ask(1))
+    assert completion.text
+    assert completion.finish_reason == ("length" if fault is Fault.CUT_OFF else "stop")
+    assert len(server.asked) == 1
+
+
+async def test_a_reply_that_stops_is_given_up_after_the_stall_timeout_and_not_after_the_whole() -> None:
+    began = time.monotonic()
+    with fault_server([Fault.DRIP_STOPS], reply=echo) as server:
+        async with Client(server.url, "stub", timeout=60, stall_timeout=0.5) as client:
+            await client.complete(ask(1))
+    assert time.monotonic() - began < 10
+
+
+async def test_the_wait_for_a_reply_that_is_not_streamed_is_no_stall() -> None:
+    with fault_server(reply=echo, delay=1.0) as server:
+        async with Client(server.url, "stub", stall_timeout=0.3) as client:
+            assert (await client.complete(ask(1))).json() == {"a": "call 1"}
+    assert len(server.asked) == 1
+
+
+CALLS = 110
+
+
+def storm() -> Callable[[int, dict[str, Any]], Fault | None]:
+    """Return a plan: every tenth call fails for good, call n in n % 3 tries with fault n."""
+    tries: Counter[int] = Counter()
+
+    def plan(_: int, body: dict[str, Any]) -> Fault | None:
+        call = int(body["messages"][0]["content"].split()[1])
+        tries[call] += 1
+        if call % 10 == 0:
+            return Fault.PAGE_502
+        return PASSING[call % len(PASSING)] if tries[call] <= call % 3 else None
+
+    return plan
+
+
+@pytest.mark.parametrize("endpoints", [1, 2])
+async def test_in_a_storm_every_call_ends_as_a_completion_or_an_error_and_the_counts_are_right(endpoints: int) -> None:
+    async def outcome(endpoint: Client | Pool, number: int) -> Completion | InferenceError:
+        try:
+            return await endpoint.complete(ask(number))
+        except InferenceError as error:
+            return error
+
+    plan = storm()
+    with fault_server(plan, reply=echo) as one, fault_server(plan, reply=echo) as two:
+        servers = (one, two)[:endpoints]
+        clients = [Client(server.url, "stub", timeout=1.5, stall_timeout=0.5, retries=4) for server in servers]
+        async with clients[0] if endpoints == 1 else Pool(clients, retries=4) as endpoint:
+            ends = await asyncio.wait_for(asyncio.gather(*(outcome(endpoint, n) for n in range(CALLS))), 90)
+            stats = endpoint.stats()
+    texts = {n: end.json()["a"] for n, end in enumerate(ends) if isinstance(end, Completion)}
+    assert texts == {n: f"call {n}" for n in range(CALLS) if n % 10}
+    assert sum(isinstance(end, InferenceError) for end in ends) == CALLS // 10
+    assert stats.retries == len(one.asked) + len(two.asked) - CALLS
+    assert stats.in_flight == 0

@@ -7,7 +7,7 @@ completion out. `Teacher` is what a generator sees: chat, with everything else t
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import orjson
@@ -46,15 +46,24 @@ class ChatRequest:
 
     def key(self, model: str, revision: str = "") -> str:
         """Return the content key: equal for equal model, revision, messages, sampling, schema and index."""
+        sampling = self.sampling
+        # Written out and in canonical order: `asdict` and the sorting cost more than the hash.
         content = {
-            "version": FINGERPRINT_VERSION,
+            "index": self.index,
+            "messages": [{"content": m.content, "role": m.role} for m in self.messages],
             "model": model,
             "revision": revision,
-            "messages": [m.to_json() for m in self.messages],
-            "sampling": asdict(self.sampling),
+            "sampling": {
+                "max_tokens": sampling.max_tokens,
+                "seed": sampling.seed,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+            },
             "schema": self.schema,
-            "index": self.index,
+            "version": FINGERPRINT_VERSION,
         }
+        if self.schema is None:
+            return hashlib.sha256(orjson.dumps(content)).hexdigest()
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
 
@@ -71,7 +80,8 @@ class Completion:
     """A model's reply. `finish_reason` is "stop", or "length" where `max_tokens` cut it off.
 
     `logprobs` has each token's text and its log probability (natural, before sampling settings and schema); it is
-    empty where the endpoint was not asked for it.
+    empty where the endpoint was not asked for it. `reasoning` is what a reasoning model thought before its
+    answer; `text` and `logprobs` are the answer alone.
     """
 
     text: str
@@ -79,6 +89,7 @@ class Completion:
     usage: Usage = Usage()
     key: str = ""
     logprobs: tuple[tuple[str, float], ...] = ()
+    reasoning: str = ""
 
     def json(self) -> Any:  # noqa: ANN401  (whatever JSON the schema asked for)
         """Return the reply parsed as JSON.
@@ -108,33 +119,40 @@ class Completion:
 
     def to_json(self) -> dict[str, Any]:
         """Return the response part of a journal line."""
-        logprobs = {"logprobs": [[token, round(value, 3)] for token, value in self.logprobs]} if self.logprobs else {}
-        return {"text": self.text, "finish_reason": self.finish_reason, "usage": asdict(self.usage), **logprobs}
+        usage = {"prompt_tokens": self.usage.prompt_tokens, "completion_tokens": self.usage.completion_tokens}
+        response: dict[str, Any] = {"text": self.text, "finish_reason": self.finish_reason, "usage": usage}
+        if self.logprobs:
+            response["logprobs"] = [[token, round(value, 3)] for token, value in self.logprobs]
+        if self.reasoning:
+            response["reasoning"] = self.reasoning
+        return response
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], key: str) -> Self:
         """Build a completion from the response part of a journal line."""
         logprobs = tuple((token, value) for token, value in data.get("logprobs", ()))
-        return cls(data["text"], data["finish_reason"], Usage(**data["usage"]), key, logprobs)
+        usage, reasoning = Usage(**data["usage"]), data.get("reasoning", "")
+        return cls(data["text"], data["finish_reason"], usage, key, logprobs, reasoning)
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointStats:
-    """What an endpoint says of its load, for people to watch. Unknown numbers are 0.
+    """How an endpoint does at this moment, for a live view; the counters begin with the endpoint.
 
-    `in_flight` calls run now of at most `limit`; `waiting` are queued inside the server; tokens of prompts
-    that the server's prefix cache held are `prefix_cache_hits` of `prefix_cache_queries`.
+    `in_flight` calls are being answered and `limit` may be; `waiting` calls stand in the servers' own queues.
+    `endpoints_up` of `endpoints` take calls. `prefix_cache_hits` of `prefix_cache_queries` prompt tokens came
+    from the servers' caches. What a server does not tell is 0.
     """
 
     in_flight: int = 0
     limit: int = 0
-    endpoints: int = 0
-    endpoints_up: int = 0
+    endpoints: int = 1
+    endpoints_up: int = 1
     restarts: int = 0
     retries: int = 0
-    waiting: int = 0
     prefix_cache_hits: int = 0
     prefix_cache_queries: int = 0
+    waiting: int = 0
 
 
 class Endpoint(Protocol):

@@ -1,41 +1,61 @@
 """The HTTP client for every OpenAI-compatible chat endpoint, hosted or started by us."""
 
 import asyncio
-import ipaddress
-import random
+import contextlib
+import enum
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 import aiohttp
 import orjson
-import yarl
 
-from synth.core.calls import ChatRequest, Completion
-from synth.core.errors import ConfigError, InferenceError, did_you_mean
+from synth.core.calls import ChatRequest, Completion, EndpointStats
+from synth.core.errors import InferenceError, did_you_mean
+from synth.inference.address import Address
+from synth.inference.limiter import Limiter
+from synth.inference.metrics import EngineMetrics, parse_metrics
 from synth.inference.replies import (
     RETRIED,
     UnusableReplyError,
     completion_of,
     has_version,
+    lacks_format,
+    lacks_logprobs,
     message_of,
     quote,
     refusal_of,
     retry_after,
+    unfenced,
 )
+from synth.inference.tries import Tries, TryAgainError, spread
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
-_FIRST_BACKOFF = 0.5
-_LONGEST_BACKOFF = 30.0
+_FIRST_METRICS = 0.5
+_METRICS_EVERY = 2.0
+_METRICS_LIMITS = aiohttp.ClientTimeout(total=5)
+_OVERLOADED = frozenset({429, 503})
+
+
+class _Form(enum.IntEnum):
+    """How a schema is asked for; a later form needs less of the endpoint."""
+
+    JSON_SCHEMA = 0
+    JSON_OBJECT = 1
+    WORDS = 2
 
 
 class Client:
     """An `Endpoint` over HTTP; use it as an async context manager.
 
-    Failed calls are tried again with exponential backoff and full jitter (Brooker, "Exponential Backoff
-    And Jitter", AWS 2015), or when the server's Retry-After says; a Retry-After holds back every call of
-    this client, since they share the limit. Nothing is logged and no error shows the key.
+    Failed calls are tried again (`Tries`). A Retry-After holds back every call of this client, since they share
+    the limit. How many calls run at once follows what the endpoint can take (`Limiter`). Where it refuses
+    `response_format` with a JSON schema, it is asked for a JSON object, then for nothing, and the schema stands
+    in the last message; where it refuses log probabilities, they are not asked for. Nothing is logged and no
+    error shows the key.
 
     Args:
         base_url: the endpoint up to `/v1`; `user:password@` in it is sent as basic authentication.
@@ -43,10 +63,15 @@ class Client:
         model: the name in content keys and provenance; `served` unless given.
         revision: the revision of the weights in content keys.
         api_key: sent as a bearer token.
-        max_in_flight: how many calls run at once; waiting for a retry counts as running.
+        max_in_flight: how many calls run at once at most.
+        min_in_flight: how many may run at once however loaded the endpoint says it is.
+        start_in_flight: how many may run at once at the beginning; `max_in_flight` unless given.
         retries: how often a call is tried again after the first time.
         connect_timeout: seconds to open a connection.
-        timeout: seconds for one try, from sending to the last byte; also the longest Retry-After obeyed.
+        timeout: seconds for one try, from sending to the last byte; also the longest Retry-After obeyed. It
+            bounds a reply that comes in drips.
+        stall_timeout: seconds without a byte once a reply has begun. It says nothing about the wait for the first
+            byte: a reply that is not streamed has none until it is complete, so only `timeout` can bound that.
         logprobs: whether to ask for the log probability of each token; some hosted models refuse that.
 
     Raises:
@@ -62,23 +87,31 @@ class Client:
         revision: str = "",
         api_key: str | None = None,
         max_in_flight: int = 64,
+        min_in_flight: int = 1,
+        start_in_flight: int | None = None,
         retries: int = 5,
         connect_timeout: float = 10,
         timeout: float = 600,
+        stall_timeout: float = 120,
         logprobs: bool = False,
     ) -> None:
-        self._logprobs = logprobs
-        self._address = _Address(base_url, api_key)
+        self._address = Address(base_url, api_key)
         self._served = served
         self._model = served if model is None else model
         self._revision = revision
-        self._retries = retries
+        self._retries_allowed = retries
         self._timeout = timeout
+        self._stall_timeout = stall_timeout
         self._limits = aiohttp.ClientTimeout(total=timeout, sock_connect=connect_timeout)
-        self._in_flight = asyncio.Semaphore(max_in_flight)
+        self._limiter = Limiter(max_in_flight, least=min_in_flight, start=start_in_flight)
+        self._logprobs = logprobs
+        self._form, self._form_works = _Form.JSON_SCHEMA, False
         self._not_before = 0.0
-        self._jitter = random.Random()  # our own: the user's seeded random stays as it is
+        self._answered = self._retries = 0
+        self._metrics: EngineMetrics | None = None
+        self._polling: asyncio.Task[None] | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"Client({self._address.shown!r}, {self._served!r})"
@@ -98,124 +131,228 @@ class Client:
         """The model's name at the endpoint."""
         return self._served
 
+    @property
+    def shown(self) -> str:
+        """The endpoint's URL without its secrets."""
+        return self._address.shown
+
+    @property
+    def answered(self) -> int:
+        """How many calls have been answered."""
+        return self._answered
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are being answered or wait here to be sent."""
+        return self._limiter.in_flight + self._limiter.queued
+
+    @property
+    def limit(self) -> int:
+        """How many calls may run at once now."""
+        return self._limiter.limit
+
+    @property
+    def held_back(self) -> float:
+        """The seconds for which the endpoint has asked us to wait; 0 where it has not."""
+        return max(0.0, self._not_before - time.monotonic())
+
+    def stats(self) -> EndpointStats:
+        """Return how the endpoint does at this moment."""
+        metrics = self._metrics or EngineMetrics()
+        return EndpointStats(
+            in_flight=self._limiter.in_flight,
+            limit=self._limiter.limit,
+            retries=self._retries,
+            prefix_cache_hits=int(metrics.prefix_cache_hits),
+            prefix_cache_queries=int(metrics.prefix_cache_queries),
+            waiting=int(metrics.waiting),
+        )
+
     async def __aenter__(self) -> Self:
-        """Open the connection pool; nothing is sent yet."""
-        self._session = self._address.session(self._limits)
+        """Open the connection pool and begin to watch the endpoint's metrics, where it has any."""
+        self._session, self._closed = self._address.session(self._limits), False
+        self._polling = asyncio.create_task(self._poll())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        """Close all connections; calls in flight fail."""
+        polling, self._polling = self._polling, None
+        if polling is not None:
+            polling.cancel()
+            await asyncio.wait([polling])
+        session, self._session, self._closed = self._session, None, True
+        if session is not None:
+            await session.close()
 
     async def complete(self, request: ChatRequest) -> Completion:
-        """Answer one request.
+        """Answer one request; the completion's key is left to the caller.
 
         Raises:
             InferenceError: no answer came after all retries, or the endpoint refuses the request.
         """
-        payload = orjson.dumps(self._payload(request))
-        key = request.key(self._model, self._revision)
-        async with self._in_flight:
-            for attempt in range(self._retries + 1):
-                await self._wait_turn()
-                try:
-                    return await self._try(payload, key)
-                except _TryAgainError as failure:
-                    if attempt == self._retries:
-                        raise self._given_up(failure, attempt + 1) from failure.__cause__
-                    await self._back_off(failure, attempt)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        tries: Tries | None = None
+        while True:
+            answered = self._answered
+            try:
+                return await self.attempt(request)
+            except TryAgainError as failure:
+                if tries is None:
+                    tries = Tries(self._retries_allowed, self._timeout)
+                pause = tries.failed(failure, self._address.shown, progress=self._answered > answered)
+            self._retries += 1
+            await asyncio.sleep(pause)
 
-    def _payload(self, request: ChatRequest) -> dict[str, Any]:
-        sampling = request.sampling
+    async def attempt(self, request: ChatRequest) -> Completion:
+        """Send one request once, as soon as the limiter lets it in.
+
+        Raises:
+            TryAgainError: it failed in a way that may pass.
+            InferenceError: it failed for good.
+        """
+        limiter = self._limiter
+        if not limiter.try_enter():
+            await limiter.enter()
+        began = time.monotonic()
+        try:
+            if self._not_before > began:
+                await self._wait_turn()
+                began = time.monotonic()
+            completion = await self._ask(request)
+        except TryAgainError as failure:
+            if failure.wait is not None and failure.wait <= self._timeout:
+                self._not_before = max(self._not_before, time.monotonic() + failure.wait)
+            if failure.status in _OVERLOADED or isinstance(failure.__cause__, TimeoutError):
+                limiter.overloaded(began)
+            else:
+                limiter.leave()
+            raise
+        except BaseException:
+            limiter.leave()
+            raise
+        limiter.succeeded(began)
+        self._answered += 1
+        return completion
+
+    async def read_metrics(self) -> EngineMetrics | None:
+        """Return what the engine says of itself now; None where it does not answer or says nothing.
+
+        Raises:
+            LookupError: the endpoint has no such page.
+        """
+        session = self._session
+        if session is None:
+            return None
+        try:
+            async with session.get(self._address.metrics, timeout=_METRICS_LIMITS, allow_redirects=False) as response:
+                page = await _read(response, self._address.shown, self._stall_timeout)
+        except (aiohttp.ClientError, TimeoutError, OSError, InferenceError):
+            return None
+        metrics = parse_metrics(page) if response.status == 200 else None
+        if metrics is None:
+            raise LookupError(f"no metrics of vLLM at {self._address.shown}")
+        self._metrics = metrics
+        return metrics
+
+    async def _poll(self) -> None:
+        pause = _FIRST_METRICS
+        while True:
+            await asyncio.sleep(pause)
+            pause = _METRICS_EVERY
+            if not self._limiter.in_flight:
+                continue
+            try:
+                metrics = await self.read_metrics()
+            except LookupError:
+                return
+            if metrics is not None:
+                self._limiter.observe(metrics.running, metrics.waiting)
+
+    def _payload(self, request: ChatRequest, form: _Form, logprobs: bool) -> bytes:
+        sampling, schema = request.sampling, request.schema
+        messages = [{"role": m.role, "content": m.content} for m in request.messages]
         payload: dict[str, Any] = {
             "model": self._served,
-            "messages": [m.to_json() for m in request.messages],
+            "messages": messages,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
         }
         if sampling.seed is not None:
             payload["seed"] = sampling.seed
-        if self._logprobs:
+        if logprobs:
             payload["logprobs"] = True
-        if request.schema is not None:
-            payload["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": "reply", "strict": True, "schema": request.schema},
-            }
-        return payload
+        if schema is not None:
+            if form is _Form.JSON_SCHEMA:
+                asked = {"name": "reply", "strict": True, "schema": schema}
+                payload["response_format"] = {"type": "json_schema", "json_schema": asked}
+            else:
+                if form is _Form.JSON_OBJECT:
+                    payload["response_format"] = {"type": "json_object"}
+                if messages:
+                    messages[-1]["content"] += _schema_in_words(schema)
+        return orjson.dumps(payload)
 
-    async def _try(self, payload: bytes, key: str) -> Completion:
-        """Send once.
-
-        Raises:
-            _TryAgainError: it failed in a way that may pass.
-            InferenceError: it failed for good.
-        """
-        if self._session is None:
-            raise InferenceError("the client is not open", fix="use it in `async with Client(…) as client`")
+    async def _ask(self, request: ChatRequest) -> Completion:
+        """Send once, and again at once where the endpoint lacks a part of what was asked for."""
         address = self._address
+        form, logprobs = self._form, self._logprobs
+        while True:
+            status, wait, body = await self._post(self._payload(request, form, logprobs))
+            if status == 200:
+                break
+            message = address.clean(message_of(body))
+            if status in RETRIED:
+                raise TryAgainError(f"the endpoint answers {status}", message, status, wait)
+            if logprobs and lacks_logprobs(status, message):
+                logprobs = self._logprobs = False
+            elif request.schema is not None and form < _Form.WORDS and lacks_format(status, message):
+                form = _Form(form + 1)
+                if not self._form_works:  # else it is this one schema that the endpoint does not take
+                    self._form = max(self._form, form)
+            else:
+                await self._refuse(status, message)
         try:
-            async with self._session.post(
-                address.chat, data=payload, headers={"Content-Type": "application/json"}, allow_redirects=False
-            ) as response:
-                body = await _read(response, address.shown)
-                status, wait = response.status, retry_after(response.headers.get("Retry-After"))
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            _raise_transport(error, address)
-        if status in RETRIED:
-            raise _TryAgainError(f"the endpoint answers {status}", address.clean(message_of(body)), status, wait)
-        if status != 200:
-            await self._refuse(status, address.clean(message_of(body)))
-        try:
-            return completion_of(body, key)
+            completion = completion_of(body)
         except UnusableReplyError as error:
             # `from None`: the cause quotes the reply before it was cleaned.
-            raise _TryAgainError(address.clean(error.what), fix=error.fix) from None
+            raise TryAgainError(address.clean(error.what), fix=error.fix) from None
         except InferenceError as error:
             raise InferenceError(address.clean(error.what), where=address.shown, fix=error.fix) from None
+        if request.schema is None:
+            return completion
+        if form is self._form:
+            self._form_works = True
+        return completion if form is _Form.JSON_SCHEMA else _without_fence(completion)
+
+    async def _post(self, payload: bytes) -> tuple[int, float | None, bytes]:
+        session = self._session
+        if session is None:
+            if self._closed:
+                raise TryAgainError("the connection was closed", sent=False)
+            raise InferenceError("the client is not open", fix="use it in `async with Client(…) as client`")
+        try:
+            async with session.post(self._address.chat, data=payload, allow_redirects=False) as response:
+                body = await _read(response, self._address.shown, self._stall_timeout)
+                status = response.status
+                return status, None if status == 200 else retry_after(response.headers.get("Retry-After")), body
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if self._session is not session:
+                raise TryAgainError("the connection was closed") from error
+            _raise_transport(error, self._address)
 
     async def _refuse(self, status: int, message: str) -> NoReturn:
         listed = ""
         if status == 404 and has_version(self._address.shown):
             assert self._session is not None
-            try:
-                names = await _list_models(self._session, self._address)
-                listed = did_you_mean(self._served, names)
-            except InferenceError:
-                listed = ""  # the first error is the one to report
+            with contextlib.suppress(InferenceError):  # the first error is the one to report
+                listed = did_you_mean(self._served, await _list_models(self._session, self._address))
         raise refusal_of(status, message, where=self._address.shown, served=self._served, listed=listed)
 
     async def _wait_turn(self) -> None:
         while (wait := self._not_before - time.monotonic()) > 0:
-            # A little jitter, so that the calls held back together do not come back together.
-            await asyncio.sleep(wait + self._jitter.uniform(0, 0.25 * min(wait, 4)))
-
-    async def _back_off(self, failure: "_TryAgainError", attempt: int) -> None:
-        if failure.wait is not None:
-            if failure.wait > self._timeout:
-                raise InferenceError(
-                    f"{failure.what} and asks to come back in {failure.wait:.0f} s{failure.quoted}",
-                    where=self._address.shown,
-                    fix="run the same command again then: answered calls are not repeated",
-                ) from failure
-            self._not_before = max(self._not_before, time.monotonic() + failure.wait)
-            return
-        await asyncio.sleep(self._jitter.uniform(0, min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**attempt)))
-
-    def _given_up(self, failure: "_TryAgainError", tries: int) -> InferenceError:
-        fix = failure.fix
-        if failure.status == 429:
-            fix = "lower max_in_flight, or wait and run the same command again: answered calls are not repeated"
-        elif failure.status is not None and failure.status >= 500:
-            fix = "the server is up but its engine may be dead: look at its log and restart it"
-        times = "once" if tries == 1 else f"{tries} times"
-        return InferenceError(f"{failure.what}{failure.quoted} (tried {times})", where=self._address.shown, fix=fix)
+            await asyncio.sleep(spread(wait))
 
 
 async def served_models(base_url: str, api_key: str | None = None) -> list[str]:
@@ -225,19 +362,19 @@ async def served_models(base_url: str, api_key: str | None = None) -> list[str]:
         ConfigError: `base_url` is not an http(s) URL.
         InferenceError: nobody answers there, or what answers is no such endpoint.
     """
-    address = _Address(base_url, api_key)
+    address = Address(base_url, api_key)
     async with address.session(aiohttp.ClientTimeout(total=30, sock_connect=10)) as session:
         return await _list_models(session, address)
 
 
-async def _list_models(session: aiohttp.ClientSession, address: "_Address") -> list[str]:
+async def _list_models(session: aiohttp.ClientSession, address: Address) -> list[str]:
     try:
         async with session.get(address.models, allow_redirects=False) as response:
-            body = await _read(response, address.shown)
+            body = await _read(response, address.shown, 30)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         try:
             _raise_transport(error, address)
-        except _TryAgainError as failure:
+        except TryAgainError as failure:
             raise InferenceError(failure.what, where=address.shown, fix=failure.fix) from error
     if response.status in {404, 405, 501} and has_version(address.shown):
         return []
@@ -254,88 +391,47 @@ async def _list_models(session: aiohttp.ClientSession, address: "_Address") -> l
         ) from error
 
 
-class _TryAgainError(Exception):
-    """One try failed in a way that may pass."""
-
-    def __init__(
-        self,
-        what: str,
-        message: str = "",
-        status: int | None = None,
-        wait: float | None = None,
-        fix: str | None = None,
-    ) -> None:
-        super().__init__(what)
-        self.what, self.status, self.wait, self.fix = what, status, wait, fix
-        self.quoted = f" ({quote(message)})" if message else ""
-
-
-class _Address:
-    """The URLs of an endpoint and its key, and how both may be shown: without any secret."""
-
-    def __init__(self, base_url: str, api_key: str | None) -> None:
-        try:
-            url = yarl.URL(base_url.strip())
-        except ValueError:
-            url = yarl.URL()
-        if url.scheme not in {"http", "https"} or not url.host:
-            # The text is not quoted: a key pasted in the wrong place must not come back in an error.
-            raise ConfigError("the endpoint is no http:// or https:// URL", fix="such as http://localhost:8000/v1")
-        base = url.with_path(url.path.rstrip("/"), keep_query=True)
-        if api_key is not None:
-            base = base.with_user(None)  # one Authorization header: the key's
-        self.chat = base.joinpath("chat", "completions").with_query(base.query)
-        self.models = base.joinpath("models").with_query(base.query)
-        self.shown = str(base.with_user(None).with_query(None).with_fragment(None))
-        self._host = url.host
-        self._secrets = [s for s in (api_key, url.password, *url.query.values()) if s]
-        self._key = api_key
-
-    def session(self, limits: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
-        headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
-        # vLLM closes idle connections after 5 s; ours go first, so that no request meets a closing one.
-        # The semaphore bounds the connections.
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4)
-        return aiohttp.ClientSession(
-            connector=connector, headers=headers, timeout=limits, trust_env=not _is_loopback(self._host)
-        )
-
-    def clean(self, text: str) -> str:
-        """Return a text from outside without the secrets that it may echo."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-async def _read(response: aiohttp.ClientResponse, where: str) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
+async def _read(response: aiohttp.ClientResponse, where: str, stall_timeout: float) -> bytes:
+    """Return the body; most come in one piece and are not copied."""
+    content, parts, length = response.content, [], 0
+    while not content.at_eof():
+        if content.is_eof():
+            part = await content.readany()
+        else:
+            async with asyncio.timeout(stall_timeout):
+                part = await content.readany()
+        parts.append(part)
+        length += len(part)
+        if length > MAX_BODY_BYTES:
             raise InferenceError(f"the reply is longer than {MAX_BODY_BYTES >> 20} MiB", where=where)
-    return bytes(body)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _raise_transport(error: Exception, address: _Address) -> NoReturn:
-    """Raise what a failure below HTTP means: _TryAgainError, or InferenceError where trying is no use."""
+def _raise_transport(error: Exception, address: Address) -> NoReturn:
+    """Raise what a failure below HTTP means: TryAgainError, or InferenceError where trying is no use."""
     reason = address.clean(str(error))
-    if isinstance(error, TimeoutError):
-        raise _TryAgainError("no reply came in time", fix="raise the timeout, or look at the server's log") from error
     if isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
         raise InferenceError(
             f"the connection is not secure ({reason})",
             where=address.shown,
             fix="mend the server's certificate, or set SSL_CERT_FILE to your authority's",
         ) from error
-    if isinstance(error, aiohttp.ClientConnectorError):
-        raise _TryAgainError(
-            f"nobody answers ({reason})", fix="start the server, or check the host and the port"
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        raise TryAgainError(
+            f"nobody answers ({reason})", fix="start the server, or check the host and the port", refused=True
         ) from error
-    raise _TryAgainError(f"the connection broke ({reason or type(error).__name__})") from error
+    if isinstance(error, TimeoutError):
+        raise TryAgainError("no reply came in time", fix="raise the timeout, or look at the server's log") from error
+    raise TryAgainError(f"the connection broke ({reason or type(error).__name__})") from error
+
+
+def _schema_in_words(schema: Mapping[str, Any]) -> str:
+    return (
+        "\n\nAnswer with one JSON value and nothing else. It has to follow this JSON Schema:\n"
+        + orjson.dumps(schema, option=orjson.OPT_NON_STR_KEYS).decode()
+    )
+
+
+def _without_fence(completion: Completion) -> Completion:
+    inside = unfenced(completion.text)
+    return completion if inside == completion.text else replace(completion, text=inside)

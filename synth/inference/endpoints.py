@@ -6,30 +6,64 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from synth.core.calls import Endpoint
-from synth.core.errors import ConfigError, InferenceError, did_you_mean
+from synth.core.calls import ChatRequest, Completion, EndpointStats
+from synth.core.errors import ConfigError, did_you_mean
 from synth.core.resources import resource
+from synth.inference.address import Address
 from synth.inference.client import Client, served_models
+from synth.inference.pool import Pool
 from synth.inference.server import VLLMServer
+from synth.inference.supervised import SupervisedServer
 from synth.inference.weights import model_name, weights_revision
 
 BUNDLED = "bundled"
+
+# Of an endpoint that others share nothing is known; from here the limit doubles every round trip.
+_HOSTED_START = 64
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
     """A model that can be asked: its name and revision for the manifest, and how to reach it.
 
-    Either `url` (an endpoint that runs) with the name `served` there, or `weights` (a folder or a hub id)
+    Either `urls` (endpoints that run) with the name `served` there, or `weights` (a folder or a hub id)
     for a server that we start.
     """
 
     name: str
     revision: str
-    url: str | None = None
+    urls: tuple[str, ...] = ()
     served: str = "model"
     weights: str | Path | None = None
+
+    @property
+    def url(self) -> str | None:
+        """The first of `urls`, or None."""
+        return self.urls[0] if self.urls else None
+
+
+class OpenEndpoint(Protocol):
+    """An `Endpoint` that also says how it does."""
+
+    @property
+    def model(self) -> str:
+        """The name that stands in content keys and provenance."""
+        ...
+
+    @property
+    def revision(self) -> str:
+        """The revision of the weights, or an empty string."""
+        ...
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Answer one request."""
+        ...
+
+    def stats(self) -> EndpointStats:
+        """Return how the endpoint does at this moment."""
+        ...
 
 
 def bundled_model(role: str) -> Path:
@@ -54,14 +88,9 @@ async def find_model(spec: str, *, role: str, served: str | None = None) -> Mode
         ConfigError: a folder that is not there, or a name that the endpoint does not serve.
         InferenceError: nobody answers at the URL.
     """
-    if spec.startswith(("http://", "https://")):
-        names = await served_models(spec, api_key())
-        if served is None and len(names) == 1:
-            served = names[0]
-        if served is None or (names and served not in names):
-            what = f"the endpoint does not serve {served!r}" if served else "the endpoint serves several models"
-            raise ConfigError(what, where=spec, fix=f"--teacher-model NAME: {did_you_mean(served or '', names)}")
-        return ModelSource(served, "", url=spec, served=served)
+    if _is_url(spec):
+        served = _only(spec, await served_models(spec, api_key()), served)
+        return ModelSource(served, "", urls=(spec,), served=served)
     weights: str | Path = bundled_model(role) if spec == BUNDLED else spec
     if isinstance(weights, Path) or Path(weights).is_dir():
         weights = Path(weights)
@@ -74,50 +103,129 @@ async def find_model(spec: str, *, role: str, served: str | None = None) -> Mode
     return ModelSource(model_name(weights), weights_revision(weights), weights=weights)
 
 
+async def find_teacher(specs: Sequence[str], *, served: str | None = None) -> ModelSource:
+    """Find out what the teacher is: one model to start, or one or many endpoints that serve the same model.
+
+    Args:
+        specs: one folder, hub id or "bundled", or any number of URLs.
+        served: with URLs, the model's name there; without it each has to serve just one.
+
+    Raises:
+        ConfigError: no spec, several models to start, both kinds at once, or endpoints of different models.
+        InferenceError: nobody answers at a URL.
+    """
+    specs = list(dict.fromkeys(spec.strip().rstrip("/") if _is_url(spec) else spec for spec in specs))
+    if not specs:
+        raise ConfigError("no teacher is named", where="--teacher", fix="a URL, a folder, a hub id or 'bundled'")
+    if len(specs) == 1:
+        return await find_model(specs[0], role="teacher", served=served)
+    local = [spec for spec in specs if not _is_url(spec)]
+    if local:
+        raise ConfigError(
+            f"several teachers are named, and {local[0]!r} is no URL",
+            where="--teacher",
+            fix="name one model, or URLs alone: several endpoints of one model are used as one",
+        )
+    listed = await asyncio.gather(*(served_models(spec, api_key()) for spec in specs))
+    names = [_only(spec, models, served) for spec, models in zip(specs, listed, strict=True)]
+    for spec, name in zip(specs, names, strict=True):
+        if name != names[0]:
+            raise ConfigError(
+                f"the endpoints serve different models: {names[0]!r} and {name!r}",
+                where=Address(spec, None).shown,
+                fix="name endpoints of one model, under one name (vLLM: --served-model-name)",
+            )
+    return ModelSource(names[0], "", urls=tuple(specs), served=names[0])
+
+
+def _is_url(spec: str) -> bool:
+    return spec.startswith(("http://", "https://"))
+
+
+def _only(spec: str, names: Sequence[str], served: str | None) -> str:
+    """Return the name of the model to ask for at an endpoint that serves `names`."""
+    if served is None and len(names) == 1:
+        return names[0]
+    if served is None or (names and served not in names):
+        what = f"the endpoint does not serve {served!r}" if served else "the endpoint serves several models"
+        raise ConfigError(
+            what, where=Address(spec, None).shown, fix=f"--teacher-model NAME: {did_you_mean(served or '', names)}"
+        )
+    return served
+
+
 @asynccontextmanager
 async def open_endpoint(
     source: ModelSource,
     *,
     log_path: Path,
     max_in_flight: int = 64,
+    min_in_flight: int = 1,
+    retries: int = 5,
+    connect_timeout: float = 10,
+    timeout: float = 600,
+    stall_timeout: float = 120,
+    stall_seconds: float = 180,
+    restarts: int = 3,
     server_args: Sequence[str] = (),
     on_progress: Callable[[str], None] | None = None,
-) -> AsyncIterator[Endpoint]:
-    """Open an endpoint on `source`; a server that was started for it is stopped at the end.
+) -> AsyncIterator[OpenEndpoint]:
+    """Open an endpoint on `source`; a server that was started for it is watched, and stopped at the end.
+
+    Args:
+        source: what `find_model` or `find_teacher` found.
+        log_path: where the output of a server that we start is appended.
+        max_in_flight: how many calls run at once at most, at each endpoint.
+        min_in_flight: how many may run at once however loaded an endpoint is.
+        retries: how often a call is tried again after the first time.
+        connect_timeout: seconds to open a connection.
+        timeout: seconds for one try of a call.
+        stall_timeout: seconds without a byte once a reply has begun.
+        stall_seconds: seconds without progress after which our own server is started again.
+        restarts: how often it is started again without an answered call in between.
+        server_args: passed through to vLLM.
+        on_progress: gets short texts about starts and restarts.
 
     Raises:
         InferenceError: the server does not get ready; the error quotes its log.
     """
-    if source.url is not None:
-        async with Client(
-            source.url,
-            source.served,
-            model=source.name,
-            revision=source.revision,
-            api_key=api_key(),
-            max_in_flight=max_in_flight,
-        ) as client:
-            yield client
+    if source.urls:
+        clients = [
+            Client(
+                url,
+                source.served,
+                model=source.name,
+                revision=source.revision,
+                api_key=api_key(),
+                max_in_flight=max_in_flight,
+                min_in_flight=min_in_flight,
+                start_in_flight=_HOSTED_START,
+                retries=retries,
+                connect_timeout=connect_timeout,
+                timeout=timeout,
+                stall_timeout=stall_timeout,
+            )
+            for url in source.urls
+        ]
+        one = clients[0] if len(clients) == 1 else Pool(clients, retries=retries, longest_wait=timeout)
+        async with one as endpoint:
+            yield endpoint
         return
     assert source.weights is not None
     server = VLLMServer(
         source.weights, log_path=log_path, served=source.served, args=server_args, on_progress=on_progress
     )
-    try:
-        await asyncio.to_thread(server.__enter__)
-        async with Client(
-            server.base_url,
-            server.served,
-            model=source.name,
-            revision=source.revision,
-            max_in_flight=max_in_flight,
-            logprobs=True,
-        ) as client:
-            try:
-                yield client
-            except InferenceError:
-                # Where the engine behind it is dead, its log says more than the failed call does.
-                await asyncio.to_thread(server.check)
-                raise
-    finally:
-        await asyncio.to_thread(server.__exit__, None, None, None)
+    async with SupervisedServer(
+        server,
+        model=source.name,
+        revision=source.revision,
+        max_in_flight=max_in_flight,
+        min_in_flight=min_in_flight,
+        retries=retries,
+        timeout=timeout,
+        stall_timeout=stall_timeout,
+        stall_seconds=stall_seconds,
+        restarts=restarts,
+        on_progress=on_progress,
+    ) as supervised:
+        yield supervised

@@ -43,7 +43,7 @@ class LazyEndpoint:
     def stats(self) -> EndpointStats:
         """Return the numbers of the endpoint behind it; zeros before it is open."""
         stats = getattr(self._endpoint, "stats", None)
-        return stats() if stats is not None else EndpointStats()
+        return stats() if stats is not None else EndpointStats(endpoints=0, endpoints_up=0)
 
     async def __aenter__(self) -> Self:
         """Open nothing yet."""

@@ -22,8 +22,18 @@ class UnusableReplyError(InferenceError):
     """A reply of the right status that holds no completion; asking again may help."""
 
 
-def completion_of(body: bytes, key: str) -> Completion:
-    """Read the body of a 200 reply.
+_OPENED, _CLOSED = "<think>", "</think>"
+_FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```\s*", re.S | re.I)
+# What servers without it say of `response_format`, of the grammar behind it and of log probabilities.
+_NO_FORMAT = re.compile(r"response_format|json_schema|json.?schema|guided|structured.?output|grammar", re.I)
+_NO_LOGPROBS = re.compile(r"log.?prob", re.I)
+
+
+def completion_of(body: bytes, key: str = "") -> Completion:
+    """Read the body of a 200 reply; what a reasoning model thought is split off its text.
+
+    The thoughts come in a field of their own (`reasoning_content` or `reasoning`), or in a `<think>` block
+    before the answer, of which only the end is there where the chat template wrote the beginning.
 
     Raises:
         UnusableReplyError: it is not JSON or has no choices.
@@ -45,8 +55,70 @@ def completion_of(body: bytes, key: str) -> Completion:
     text = _text(message.get("content"))
     if text is None:
         raise _no_text(message, finish)
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    reasoning = thought if isinstance(thought, str) else ""
+    logprobs = _logprobs(choice) if choice.get("logprobs") else ()
+    if _CLOSED in text or _OPENED in text:
+        inside, text = _split_thoughts(text)
+        reasoning = "\n".join(part for part in (reasoning, inside) if part)
+    if reasoning:
+        logprobs = _after_thoughts(logprobs)
+        if not text.strip():
+            raise _no_text({"reasoning": reasoning}, finish)
     counts = data.get("usage")
-    return Completion(text, finish, _usage(counts if isinstance(counts, dict) else {}), key, _logprobs(choice))
+    usage = _usage(counts if isinstance(counts, dict) else {})
+    return Completion(text, finish, usage, key, logprobs, reasoning)
+
+
+def _split_thoughts(text: str) -> tuple[str, str]:
+    """Return the reasoning and the answer of a text that has think tags somewhere.
+
+    Tags inside the answer (a JSON string, a sentence about tags) are the answer's.
+    """
+    begun = text.lstrip()
+    if begun.startswith(_OPENED):
+        inside, closed, answer = begun[len(_OPENED) :].partition(_CLOSED)
+        return (inside.strip(), answer.lstrip()) if closed else (begun[len(_OPENED) :].strip() or "…", "")
+    inside, closed, answer = text.partition(_CLOSED)
+    # Templates that open the block in the prompt leave the closing tag alone, at the end or the beginning of a line.
+    alone = closed and _OPENED not in inside and (not inside or inside.endswith("\n") or answer[:1] in {"", "\n"})
+    if not alone or (begun[:1] in {"{", "["} and _is_json(text)):
+        return "", text
+    return inside.strip(), answer.lstrip()
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _after_thoughts(logprobs: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ...]:
+    """Return the log probabilities of what was written after the think block."""
+    written = ""
+    for place, (token, _) in enumerate(logprobs):
+        written = written[-len(_CLOSED) :] + token
+        if _CLOSED in written:
+            return logprobs[place + 1 :]
+    return logprobs
+
+
+def unfenced(text: str) -> str:
+    """Return the inside of a text that is one fenced code block; any other text as it is."""
+    fence = _FENCED.fullmatch(text)
+    return fence[1] if fence else text
+
+
+def lacks_format(status: int, message: str) -> bool:
+    """Whether a refusal says that the endpoint does not have the structured output it was asked for."""
+    return status in {400, 422} and not _TOO_LONG.search(message) and _NO_FORMAT.search(message) is not None
+
+
+def lacks_logprobs(status: int, message: str) -> bool:
+    """Whether a refusal says that the endpoint gives no log probabilities."""
+    return status in {400, 403, 422} and _NO_LOGPROBS.search(message) is not None
 
 
 def _logprobs(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:

@@ -134,14 +134,14 @@ class VLLMServer:
         if guardian is None:
             raise InferenceError("the server is not running", fix="start it again")
         if guardian.poll() is not None:
-            raise self._failure("the vLLM server ended", guardian.returncode)
+            raise self.failure("the vLLM server ended", guardian.returncode)
         try:
             status, _ = self._get("/health", _CHECK_TIMEOUT)
         except (OSError, http.client.HTTPException) as error:
             code = guardian.poll()
-            raise self._failure(f"the vLLM server does not answer ({error})", code) from error
+            raise self.failure(f"the vLLM server does not answer ({error})", code) from error
         if status != 200:
-            raise self._failure(f"the engine is dead: /health answers {status}", guardian.poll())
+            raise self.failure(f"the engine is dead: /health answers {status}", guardian.poll())
 
     def _start(self, cpu: bool) -> None:
         self._port = named_port(self._args) or free_port()
@@ -188,7 +188,7 @@ class VLLMServer:
             if self._leaving.wait(_PROBE_EVERY):
                 raise InferenceError("the start of the vLLM server was called off", where=str(self._log_path))
             if time.monotonic() > deadline:
-                raise self._failure(f"the vLLM server was not ready after {self._startup_timeout:.0f} s", None)
+                raise self.failure(f"the vLLM server was not ready after {self._startup_timeout:.0f} s", None)
             reached = phase(self._log())
             if reached and reached != told:
                 told = reached
@@ -196,7 +196,7 @@ class VLLMServer:
         taken = "Address already in use" in self._log() and named_port(self._args) is None
         if taken and not last_try:
             return False
-        raise self._failure("the vLLM server did not start", guardian.returncode)
+        raise self.failure("the vLLM server did not start", guardian.returncode)
 
     def _answers(self) -> bool:
         try:
@@ -227,7 +227,8 @@ class VLLMServer:
         except OSError:
             return ""
 
-    def _failure(self, what: str, exit_code: int | None) -> InferenceError:
+    def failure(self, what: str, exit_code: int | None = None) -> InferenceError:
+        """Return an error that begins with `what`, names the likely cause and quotes the end of the log."""
         log = self._log()
         cause = likely_cause(log, exit_code)
         quoted = tail(log)
