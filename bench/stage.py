@@ -50,6 +50,10 @@ class Stub(asyncio.Protocol):
         head, found, body = self.buffer.partition(b"\r\n\r\n")
         if not found:
             return
+        if head.startswith(b"GET"):
+            self.buffer = b""
+            self.transport.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            return
         length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
         if len(body) >= length:
             self.buffer = b""
@@ -114,8 +118,12 @@ def documents(folder: Path, requests: int) -> Path:
     path = folder / "docs.jsonl"
     with path.open("wb") as file:
         for number in range(max(1, requests // SENTENCES)):
-            sentences = [f"Part {number}-{i} of the pump weighs {i + 3} grams without its box." for i in range(SENTENCES)]
-            file.write(orjson.dumps({"id": f"d{number}", "text": " ".join(sentences)}, option=orjson.OPT_APPEND_NEWLINE))
+            sentences = [
+                f"Part {number}-{i} of the pump weighs {i + 3} grams without its box." for i in range(SENTENCES)
+            ]
+            file.write(
+                orjson.dumps({"id": f"d{number}", "text": " ".join(sentences)}, option=orjson.OPT_APPEND_NEWLINE)
+            )
     return path
 
 
@@ -187,7 +195,7 @@ def main() -> None:
         )
         print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
         if profile:
-            pstats.Stats(profile).sort_stats("tottime").print_stats(35)
+            pstats.Stats(profile).sort_stats(os.environ.get("SORT", "tottime")).print_stats(45)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,11 @@ from typing import Any, Protocol, Self
 import orjson
 
 from synth.core.errors import InferenceError
-from synth.core.fingerprint import FINGERPRINT_VERSION, canonical_json
+from synth.core.fingerprint import canonical_json
 from synth.core.records import Message
+
+# Raise it when the meaning of a request changes, so that no old answer passes for one to the new request.
+CALL_KEY_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +49,28 @@ class ChatRequest:
 
     def key(self, model: str, revision: str = "") -> str:
         """Return the content key: equal for equal model, revision, messages, sampling, schema and index."""
+        return call_key(self.content(model, revision), self.index, self.sampling.seed)
+
+    def content(self, model: str, revision: str = "") -> str:
+        """Return a hash of all that the key depends on, apart from the index and the seed."""
         sampling = self.sampling
         # Written out and in canonical order: `asdict` and the sorting cost more than the hash.
         content = {
-            "index": self.index,
             "messages": [{"content": m.content, "role": m.role} for m in self.messages],
             "model": model,
             "revision": revision,
-            "sampling": {
-                "max_tokens": sampling.max_tokens,
-                "seed": sampling.seed,
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-            },
+            "sampling": [sampling.max_tokens, sampling.temperature, sampling.top_p],
             "schema": self.schema,
-            "version": FINGERPRINT_VERSION,
+            "version": CALL_KEY_VERSION,
         }
         if self.schema is None:
             return hashlib.sha256(orjson.dumps(content)).hexdigest()
         return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+def call_key(content: str, index: int, seed: int | None) -> str:
+    """Return the key of a call from `ChatRequest.content`, its index and its seed."""
+    return hashlib.sha256(f"{content} {index} {seed}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,13 +29,13 @@ _CONTROL = re.compile(
     r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS)\])"
 )
 _TEXTS = ("kind", "system", "items")
+_HELD = "texts that hold a tag's beginning"
 
 
 @pass_context
 def _fence(context: Context, text: str, tag: str = "passage") -> str:
     """Return `text` between two tags that no value of the template can close or open."""
-    given = [value for name, value in context.get_all().items() if name not in _ENVIRONMENT.globals]
-    return fence(text, *_texts(given), tag=tag)
+    return fence(text, *context[_HELD], tag=tag)
 
 
 def fence(text: str, *beside: str, tag: str = "passage") -> str:
@@ -56,7 +56,7 @@ def free_tag(tag: str, texts: Iterable[str]) -> str:
 
     The longer name depends on the texts alone, so the same values give the same prompt.
     """
-    held = list(texts)
+    held = [text for text in texts if "<" in text]
     name, seed = tag, ""
     while any(re.search(rf"<[\s/]*{re.escape(name)}", text, re.IGNORECASE) for text in held):
         seed = hashlib.sha256("\n".join([seed, *held]).encode()).hexdigest()
@@ -69,7 +69,7 @@ def harmless(text: str) -> str:
 
     Servers turn such tokens in a message into the real ones, which would let a document end its turn.
     """
-    return _CONTROL.sub(r"\g<0> ", text)
+    return _CONTROL.sub(r"\g<0> ", text) if "<" in text or "[" in text else text
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -132,6 +132,8 @@ class PromptTemplate:
         """
         try:
             given = {name: _as_data(value) for name, value in values.items()}
+            # What could close a tag; nearly always nothing, and a look at it for each fence would be dear.
+            given[_HELD] = [text for text in _texts(given) if "<" in text]
             return _compiled(self.body).render(**given).strip()
         except UndefinedError as error:
             raise ConfigError(

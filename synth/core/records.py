@@ -55,11 +55,11 @@ class Passage:
     start: int
     end: int
     headings: tuple[str, ...] = ()
+    id: str = field(init=False, repr=False, compare=False)
+    """An id from the content: the same text at the same place has the same id."""
 
-    @property
-    def id(self) -> str:
-        """An id from the content: the same text at the same place has the same id."""
-        return content_id(self.document_id, self.start, self.end, self.text)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", content_id(self.document_id, self.start, self.end, self.text))
 
     @property
     def shown_id(self) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -59,7 +60,8 @@ class Gate:
         self._clock = clock
         self._end = None if config.deadline is None else clock() + config.deadline
         self._stop = stop or asyncio.Event()
-        self._slots = asyncio.Semaphore(max_in_flight)
+        self._max_in_flight, self._places_taken = max_in_flight, 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._settled = asyncio.Event()
         self._capped = (self._max_calls, self._max_tokens, self._max_cost) != (None, None, None)
         self._cap: str | None = None
@@ -94,18 +96,29 @@ class Gate:
             CallRefused: a cap is reached or the run is stopped.
             SynthError: what `shut` was given.
         """
-        await self._slots.acquire()
+        if self._places_taken < self._max_in_flight:
+            self._places_taken += 1
+        else:
+            # Whoever leaves hands the place on, so the count stays as it is.
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._leave()
+                raise
         try:
             await self._pass()
         except BaseException:
-            self._slots.release()
+            self._leave()
             raise
         self.in_flight += 1
 
     def settle(self, usage: Usage | None) -> None:
         """Count an admitted call that ended; None where no answer came."""
         self.in_flight -= 1
-        self._slots.release()
+        self._leave()
         if usage is not None:
             self._calls += 1
             self._prompt += usage.prompt_tokens
@@ -113,6 +126,14 @@ class Gate:
         if self._capped:
             settled, self._settled = self._settled, asyncio.Event()
             settled.set()
+
+    def _leave(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._places_taken -= 1
 
     async def _pass(self) -> None:
         while True:

@@ -176,7 +176,8 @@ def _result(unit: Unit, teacher: JournaledTeacher, made: Sequence[Record | Reply
     calls = teacher.calls
     source = Provenance(
         teacher=model,
-        prompt_sha256=teacher.prompt_sha256 if calls else "",
+        # Hashing all prompts is work that only records without a provenance of their own need.
+        prompt_sha256=teacher.prompt_sha256 if calls and any(_bare(item) for item in made) else "",
         call_keys=tuple(call.key for call in calls),
         prompt_tokens=sum(call.usage.prompt_tokens for call in calls),
         completion_tokens=sum(call.usage.completion_tokens for call in calls),
@@ -207,6 +208,10 @@ def _result(unit: Unit, teacher: JournaledTeacher, made: Sequence[Record | Reply
         prompt_tokens=source.prompt_tokens,
         completion_tokens=source.completion_tokens,
     )
+
+
+def _bare(item: Record | ReplyError) -> bool:
+    return isinstance(item, Record) and not item.provenance.call_keys
 
 
 def _with_source(record: Record, source: Provenance) -> Record:

@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
-from jsonschema import Draft202012Validator
-
 from synth.core.calls import Completion, Sampling, Teacher
 from synth.core.errors import InferenceError
 from synth.core.records import Message, Passage, Provenance, Record, content_id
-from synth.core.schemas import first_fault
+from synth.core.schemas import fault_of
 
 
 @runtime_checkable
@@ -108,9 +106,8 @@ async def ask_json(
     Raises:
         ReplyError: the reply was cut off, or neither reply follows the schema.
     """
-    checker = Draft202012Validator(dict(schema))
     completion = await teacher.chat(messages, schema=schema, sampling=sampling)
-    fault = _fault(completion, checker)
+    fault = _fault(completion, schema)
     if fault is None:
         return completion.json(), completion
     if completion.finish_reason != "length":
@@ -119,18 +116,18 @@ async def ask_json(
             f"{messages[-1].content}\n\nYour last reply was of no use: {fault}. Reply with the JSON alone.",
         )
         completion = await teacher.chat([*messages[:-1], repair], schema=schema, sampling=sampling)
-        fault = _fault(completion, checker)
+        fault = _fault(completion, schema)
         if fault is None:
             return completion.json(), completion
     raise ReplyError(fault, completion.text, call_keys=(completion.key,))
 
 
-def _fault(completion: Completion, checker: Draft202012Validator) -> str | None:
+def _fault(completion: Completion, schema: Mapping[str, Any]) -> str | None:
     try:
         value = completion.json()
     except InferenceError as error:
         return error.what
-    return first_fault(value, checker)
+    return fault_of(value, schema)
 
 
 def as_reply_error(error: InferenceError) -> ReplyError:

@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -164,7 +164,8 @@ class Journal:
     async def _ask(
         self, key: str, request: ChatRequest, ask: Callable[[ChatRequest], Awaitable[Completion]]
     ) -> Completion:
-        completion = replace(await ask(request), key=key)
+        given = await ask(request)
+        completion = Completion(given.text, given.finish_reason, given.usage, key, given.logprobs, given.reasoning)
         await self.append(key, request, completion)
         return completion
 
@@ -259,11 +260,17 @@ def _slot(key: str) -> bytes:
 
 
 def _line(key: str, request: ChatRequest, completion: Completion) -> bytes:
+    sampling = request.sampling
     entry = {
         "key": key,
         "request": {
             "messages": [m.to_json() for m in request.messages],
-            "sampling": asdict(request.sampling),
+            "sampling": {
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "max_tokens": sampling.max_tokens,
+                "seed": sampling.seed,
+            },
             "schema": request.schema,
             "index": request.index,
         },

@@ -4,10 +4,9 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
-from synth.core.calls import ChatRequest, Completion, Endpoint, Sampling, Usage
+from synth.core.calls import ChatRequest, Completion, Endpoint, Sampling, Usage, call_key
 from synth.core.errors import InferenceError
 from synth.core.fingerprint import canonical_json
 from synth.core.records import Message
@@ -70,7 +69,7 @@ class JournaledTeacher:
         self._waiting = 0
         self._none_waits = asyncio.Event()
         self._seed, self._sampling, self._round = seed, sampling, round
-        self._asked: Counter[str] = Counter()
+        self._asked: Counter[tuple[str, int | None]] = Counter()
         self._messages: list[tuple[Message, ...]] = []
         self._answers: list[Completion | None] = []
 
@@ -98,8 +97,7 @@ class JournaledTeacher:
             InferenceError: no answer came, after all retries.
             RunError: the answer cannot be written to the journal, or a cap of the run is reached.
         """
-        request = self._numbered(ChatRequest(tuple(messages), sampling or self._sampling, schema))
-        key = request.key(self._endpoint.model, self._endpoint.revision)
+        request, key = self._numbered(tuple(messages), schema, sampling or self._sampling)
         place = len(self._answers)
         self._answers.append(None)
         self._messages.append(request.messages)
@@ -142,19 +140,22 @@ class JournaledTeacher:
             self._gate.settle(usage)
         return completion
 
-    def _numbered(self, request: ChatRequest) -> ChatRequest:
-        """Return the request with its index, and with a seed where it had none."""
-        model, revision = self._endpoint.model, self._endpoint.revision
-        asked = request.key(model, revision)
-        numbered = replace(request, index=self._round * CALLS_PER_ROUND + self._asked[asked])
+    def _numbered(
+        self, messages: tuple[Message, ...], schema: Mapping[str, Any] | None, sampling: Sampling
+    ) -> tuple[ChatRequest, str]:
+        """Return the request with its index, and with a seed where it had none, and its key."""
+        content = ChatRequest(messages, sampling, schema).content(self._endpoint.model, self._endpoint.revision)
+        # Requests that differ in the seed alone are numbered apart, as those are that differ in anything else.
+        asked = (content, sampling.seed)
+        index = self._round * CALLS_PER_ROUND + self._asked[asked]
         self._asked[asked] += 1
-        if numbered.sampling.seed is not None:
-            return numbered
-        seed = derived_seed(self._seed, numbered.key(model, revision))
-        return replace(numbered, sampling=replace(numbered.sampling, seed=seed))
+        if sampling.seed is None:
+            seed = derived_seed(self._seed, content, index)
+            sampling = Sampling(sampling.temperature, sampling.top_p, sampling.max_tokens, seed)
+        return ChatRequest(messages, sampling, schema, index), call_key(content, index, sampling.seed)
 
 
-def derived_seed(run_seed: int, key: str) -> int:
-    """Return the seed of one call, in [0, 2³¹): a hash of the run's seed and of the key of the unseeded request."""
-    digest = hashlib.sha256(canonical_json([run_seed, key])).digest()
+def derived_seed(run_seed: int, content: str, index: int) -> int:
+    """Return the seed of one call, in [0, 2³¹): a hash of the run's seed and of the request without its seed."""
+    digest = hashlib.sha256(f"{run_seed} {content} {index}".encode()).digest()
     return int.from_bytes(digest[:4]) & 0x7FFF_FFFF
