@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from synth.core.calls import ChatRequest, Completion, Endpoint, Sampling, Teacher, Usage
+    from synth.core.calls import ChatRequest, Completion, Endpoint, EndpointStats, Sampling, Teacher, Usage
     from synth.core.errors import (
         ConfigError,
         DocumentError,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from synth.generators.base import Generator, ReplyError, ask_json
     from synth.generators.examples import Example, load_examples
     from synth.generators.find import find_generator, generator
-    from synth.inference.endpoints import find_model, open_endpoint
+    from synth.inference.endpoints import find_model, find_teacher, open_endpoint
     from synth.inference.scripted import ScriptedTeacher
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Document",
     "DocumentError",
     "Endpoint",
+    "EndpointStats",
     "Example",
     "Evidence",
     "FilterConfig",
@@ -64,6 +65,7 @@ __all__ = [
     "fence",
     "find_generator",
     "find_model",
+    "find_teacher",
     "generator",
     "load_examples",
     "open_endpoint",

@@ -117,7 +117,9 @@ def main() -> None:
             assert (run / name).read_bytes() == expected[name], f"{run / name} differs after {own} kills"
         kills, jobs, repeated, most = kills + own, jobs + 1, repeated + extra, max(most, own)
     here.send(False)
-    print(json.dumps({"kills": kills, "jobs": jobs, "calls": needed, "repeated": repeated, "most_kills": most}))
+    sys.stdout.write(
+        json.dumps({"kills": kills, "jobs": jobs, "calls": needed, "repeated": repeated, "most_kills": most}) + "\n"
+    )
 
 
 if __name__ == "__main__":
