@@ -78,12 +78,14 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire(*steps: Step, models: Step | None = None) -> AsyncIterator[Wire]:
+async def wire(*steps: Step, models: Step | None = None, metrics: Step | None = None) -> AsyncIterator[Wire]:
     served = Wire(steps)
     app = web.Application()
     app.router.add_post("/v1/chat/completions", served.chat)
     if models is not None:
         app.router.add_get("/v1/models", models)
+    if metrics is not None:
+        app.router.add_get("/metrics", metrics)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -318,6 +320,176 @@ async def test_served_models_are_listed_and_an_endpoint_without_a_list_has_none(
     async with wire(models=reply({"error": "who?"}, status=401)) as served:
         with pytest.raises(InferenceError, match="SYNTH_API_KEY"):
             await served_models(served.url)
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
+
+
+def lacking(*words: str, status: int = 400) -> Step:
+    """Refuse a request that asks for one of `words`, and answer any other."""
+
+    async def step(request: web.Request) -> web.StreamResponse:
+        body = orjson.loads(await request.read())
+        asked = orjson.dumps({key: value for key, value in body.items() if key != "messages"}).decode()
+        for word in words:
+            if f'"{word}"' in asked:
+                return web.json_response({"error": {"message": f"{word} is not supported here"}}, status=status)
+        return web.json_response(said('```json\n{"a": "x"}\n```' if "response_format" not in body else '{"a": "x"}'))
+
+    return step
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize(
+    ("missing", "forms"),
+    [
+        (["json_schema"], ["json_schema", "json_object", "json_object"]),
+        (["response_format"], ["json_schema", "json_object", None, None]),
+        ([], ["json_schema", "json_schema"]),
+    ],
+)
+async def test_an_endpoint_without_json_schemas_is_asked_for_less_once_and_for_all(
+    status: int, missing: list[str], forms: list[str | None]
+) -> None:
+    request = ChatRequest(ASK.messages, ASK.sampling, SCHEMA)
+    async with wire(lacking(*missing, status=status)) as served, Client(served.url, "m", retries=0) as client:
+        for _ in range(2):
+            assert (await client.complete(request)).json() == {"a": "x"}
+        assert client.stats().retries == 0
+    assert [body.get("response_format", {}).get("type") for body in served.asked] == forms
+    for body, form in zip(served.asked, forms, strict=True):
+        in_words = orjson.dumps(SCHEMA).decode() in body["messages"][-1]["content"]
+        assert in_words == (form != "json_schema")
+
+
+async def test_many_calls_at_once_ask_for_less_together_and_one_bad_schema_changes_nothing_for_the_others() -> None:
+    good = ChatRequest(ASK.messages, ASK.sampling, SCHEMA)
+    bad = ChatRequest(ASK.messages, ASK.sampling, {**SCHEMA, "$comment": "unsupported"})
+    async with wire(lacking("json_schema")) as served, Client(served.url, "m", retries=0) as client:
+        await asyncio.gather(*(client.complete(good) for _ in range(10)))
+        await client.complete(good)
+    assert served.asked[-1]["response_format"] == {"type": "json_object"}
+    assert len(served.asked) == 21
+
+    async def grammar(request: web.Request) -> web.StreamResponse:
+        if "unsupported" in str(orjson.loads(await request.read()).get("response_format")):
+            return web.json_response({"error": {"message": "the grammar has unsupported features"}}, status=400)
+        return web.json_response(said('{"a": "x"}'))
+
+    async with wire(grammar) as served, Client(served.url, "m", retries=0) as client:
+        for request in (good, bad, good):
+            await client.complete(request)
+    forms = [body["response_format"]["type"] for body in served.asked]
+    assert forms == ["json_schema", "json_schema", "json_object", "json_schema"]
+
+
+async def test_a_refusal_that_only_mentions_the_length_is_no_missing_format() -> None:
+    long = reply({"error": {"message": "json_schema: maximum context length is 9 tokens"}}, status=400)
+    async with wire(long) as served, Client(served.url, "m", retries=0) as client:
+        with pytest.raises(InferenceError, match="longer than the model's context"):
+            await client.complete(ChatRequest(ASK.messages, ASK.sampling, SCHEMA))
+    assert len(served.asked) == 1
+
+
+async def test_an_endpoint_without_log_probabilities_is_not_asked_again() -> None:
+    async with wire(lacking("logprobs")) as served, Client(served.url, "m", retries=0, logprobs=True) as client:
+        await client.complete(ASK)
+        await client.complete(ASK)
+    assert ["logprobs" in body for body in served.asked] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("content", "thought", "answer"),
+    [
+        ("<think>Hm.\nSo.</think>\n\nYes.", "Hm.\nSo.", "Yes."),
+        ("\n<think>\n\n</think>\n\nYes.", "", "Yes."),
+        ("Hm.\n</think>\n\nYes.", "Hm.", "Yes."),
+        ('Hm.</think>\n{"a": 1}', "Hm.", '{"a": 1}'),
+        ('{"a": "x"} or so\n</think>\n{"a": 1}', '{"a": "x"} or so', '{"a": 1}'),
+        ('{"a": "<think>x</think>"}', "", '{"a": "<think>x</think>"}'),
+        ('{"a": "y",\n"b": "</think>"}', "", '{"a": "y",\n"b": "</think>"}'),
+        ("The tag </think> closes what <think> opens.", "", "The tag </think> closes what <think> opens."),
+        ("Write <think> first.", "", "Write <think> first."),
+    ],
+)
+def test_a_think_block_is_split_off_and_tags_in_the_answer_stay(content: str, thought: str, answer: str) -> None:
+    completion = completion_of(orjson.dumps(said(content)))
+    assert (completion.reasoning, completion.text) == (thought, answer)
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_reasoning_in_a_field_of_its_own_is_kept_apart(field: str) -> None:
+    completion = completion_of(orjson.dumps(said("Yes.", **{field: "Hm."})))
+    assert (completion.reasoning, completion.text) == ("Hm.", "Yes.")
+    assert completion_of(orjson.dumps(said("Yes.", **{field: None}))).reasoning == ""
+
+
+@pytest.mark.parametrize("content", ["<think>Hm, hm, hm", "<think>Hm.</think>\n", "Hm.\n</think>"])
+def test_a_model_that_only_thought_is_told_to_have_more_tokens(content: str) -> None:
+    with pytest.raises(InferenceError, match="raise max_tokens"):
+        completion_of(orjson.dumps(said(content)))
+
+
+def test_log_probabilities_are_those_of_the_answer() -> None:
+    tokens = ["<think>", "Hm", "</th", "ink>", "Yes", "."]
+    value = said("<think>Hm</think>Yes.")
+    value["choices"][0]["logprobs"] = {"content": [{"token": token, "logprob": -1.0} for token in tokens]}
+    assert completion_of(orjson.dumps(value)).logprobs == (("Yes", -1.0), (".", -1.0))
+
+
+async def test_a_user_and_password_in_the_url_are_sent_as_basic_authentication() -> None:
+    async with wire(reply()) as served, Client(served.url.replace("//", "//me:pass@"), "m") as client:
+        await client.complete(ASK)
+        assert "pass" not in repr(client)
+    assert served.headers[0]["Authorization"] == "Basic bWU6cGFzcw=="
+
+
+@pytest.mark.parametrize("bypassed", [False, True])
+async def test_the_proxy_of_the_environment_is_used_unless_it_is_bypassed(
+    bypassed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with wire(reply()) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        monkeypatch.setenv("no_proxy", "teacher.invalid" if bypassed else "")
+        async with Client("http://teacher.invalid/v1", "m", retries=0) as client:
+            if bypassed:
+                with pytest.raises(InferenceError, match="nobody answers"):
+                    await client.complete(ASK)
+            else:
+                assert (await client.complete(ASK)).text == "Because."
+    assert len(proxy.asked) == (0 if bypassed else 1)
+
+
+async def test_a_closed_client_ends_its_calls_even_in_the_middle_of_a_reply() -> None:
+    async def half(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b'{"choices": [')
+        return await stalled(request)
+
+    for step in (half, stalled):
+        async with wire(step) as served:
+            async with Client(served.url, "m", retries=0) as client:
+                call = asyncio.create_task(client.complete(ASK))
+                while not served.asked:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)
+            with pytest.raises(InferenceError, match="closed|broke"):
+                await asyncio.wait_for(call, 5)
+
+
+async def test_the_metrics_of_vllm_are_in_the_stats() -> None:
+    page = b'vllm:num_requests_waiting{engine="0"} 3.0\nvllm:prefix_cache_hits_total{engine="0"} 5.0\n'
+
+    async def metrics(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=page)
+
+    async with wire(reply()) as served, Client(served.url, "m") as client:
+        with pytest.raises(LookupError):
+            await client.read_metrics()
+    async with wire(reply(), metrics=metrics) as served, Client(served.url, "m") as client:
+        await client.read_metrics()
+        assert (client.stats().waiting, client.stats().prefix_cache_hits) == (3, 5)
 
 
 json_values = st.recursive(

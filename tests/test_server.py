@@ -432,10 +432,10 @@ async def test_the_real_server_keeps_adapters_apart_notices_a_dead_engine_and_le
 
 
 def session_of_engine(log: Path) -> list[int]:
-    """Return the processes that run in the session of the server which wrote this log (Linux)."""
+    """Return the processes that run in the session of the server which wrote this log last (Linux)."""
     if not Path("/proc/self/stat").exists():
         pytest.skip("finding a server's processes needs /proc")
-    port = log.read_text().partition("--port ")[2].split()[0].encode()
+    port = log.read_text().rpartition("--port ")[2].split()[0].encode()
     found: dict[int, list[int]] = {}
     leader = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):

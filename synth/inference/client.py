@@ -112,6 +112,7 @@ class Client:
         self._polling: asyncio.Task[None] | None = None
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+        self._waits: set[asyncio.Timeout] = set()
 
     def __repr__(self) -> str:
         return f"Client({self._address.shown!r}, {self._served!r})"
@@ -185,6 +186,8 @@ class Client:
         session, self._session, self._closed = self._session, None, True
         if session is not None:
             await session.close()
+        for wait in self._waits:
+            wait.reschedule(asyncio.get_running_loop().time())
 
     async def complete(self, request: ChatRequest) -> Completion:
         """Answer one request; the completion's key is left to the caller.
@@ -246,7 +249,7 @@ class Client:
             return None
         try:
             async with session.get(self._address.metrics, timeout=_METRICS_LIMITS, allow_redirects=False) as response:
-                page = await _read(response, self._address.shown, self._stall_timeout)
+                page = await _read(response, self._address.shown, self._stall_timeout, self._waits)
         except (aiohttp.ClientError, TimeoutError, OSError, InferenceError):
             return None
         metrics = parse_metrics(page) if response.status == 200 else None
@@ -334,7 +337,7 @@ class Client:
             raise InferenceError("the client is not open", fix="use it in `async with Client(…) as client`")
         try:
             async with session.post(self._address.chat, data=payload, allow_redirects=False) as response:
-                body = await _read(response, self._address.shown, self._stall_timeout)
+                body = await _read(response, self._address.shown, self._stall_timeout, self._waits)
                 status = response.status
                 return status, None if status == 200 else retry_after(response.headers.get("Retry-After")), body
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -391,15 +394,27 @@ async def _list_models(session: aiohttp.ClientSession, address: Address) -> list
         ) from error
 
 
-async def _read(response: aiohttp.ClientResponse, where: str, stall_timeout: float) -> bytes:
-    """Return the body; most come in one piece and are not copied."""
+async def _read(
+    response: aiohttp.ClientResponse, where: str, stall_timeout: float, waits: set[asyncio.Timeout] | None = None
+) -> bytes:
+    """Return the body; most come in one piece and are not copied.
+
+    While it waits for a part, the wait stands in `waits`: who closes the session has to end it, for aiohttp
+    (3.14) wakes those that wait for a reply to begin and not those that wait in the middle of one.
+    """
     content, parts, length = response.content, [], 0
     while not content.at_eof():
         if content.is_eof():
             part = await content.readany()
         else:
-            async with asyncio.timeout(stall_timeout):
-                part = await content.readany()
+            async with asyncio.timeout(stall_timeout) as wait:
+                if waits is not None:
+                    waits.add(wait)
+                try:
+                    part = await content.readany()
+                finally:
+                    if waits is not None:
+                        waits.discard(wait)
         parts.append(part)
         length += len(part)
         if length > MAX_BODY_BYTES:

@@ -111,6 +111,7 @@ class SupervisedServer:
             await self._stop()
             raise
         self._watching = asyncio.create_task(self._watch())
+        self._watching.add_done_callback(self._let_go)
         return self
 
     async def __aexit__(
@@ -121,8 +122,6 @@ class SupervisedServer:
         if watching is not None:
             watching.cancel()
             await asyncio.wait([watching])
-        self._failure = self._failure or InferenceError("the endpoint is closed")
-        self._up.set()
         await self._stop()
 
     async def complete(self, request: ChatRequest) -> Completion:
@@ -147,7 +146,7 @@ class SupervisedServer:
                 if failure.unwell and self._runs(generation):
                     await self._look()
                 if not self._runs(generation):
-                    deaths += failure.sent
+                    deaths += failure.sent and not failure.refused
                     self._retries += 1
                     if deaths >= _DEATHS_A_CALL and self._failure is None:
                         raise self._deadly(deaths) from failure
@@ -211,6 +210,12 @@ class SupervisedServer:
                 tokens, answered, progress = -1.0, -1, time.monotonic()
             finally:
                 looked.set()
+
+    def _let_go(self, watching: asyncio.Task[None]) -> None:
+        """Let every call that waits for the watch find out that it is over."""
+        self._failure = self._failure or InferenceError("the endpoint is closed")
+        self._up.set()
+        self._looked.set()
 
     async def _tokens(self, before: float) -> float:
         """Return the tokens that the engine has read and written; `before` where it does not say."""
