@@ -62,11 +62,11 @@ def test_every_bad_file_is_quarantined_with_its_reason_and_the_rest_goes_on(tmp_
     reasons = {item.document_id: item.reason for item in items if isinstance(item, Quarantined)}
     assert [item.id for item in items if isinstance(item, Document)] == ["good.md", "torn.jsonl#1"]
     assert set(reasons) == {
-        "empty.md", "latin.txt", "nul.txt", "photo.png", "out.txt", "torn.jsonl", "rows.jsonl#1", "rows.jsonl#2"
+        "empty.md", "latin.txt", "nul.txt", "photo.png", "out.txt", "torn.jsonl#2", "rows.jsonl#1", "rows.jsonl#2"
     }  # fmt: skip
     assert "empty" in reasons["empty.md"] and "UTF-8 (byte 3)" in reasons["latin.txt"]
     assert "no reader for .png" in reasons["photo.png"] and "leads out" in reasons["out.txt"]
-    assert "torn.jsonl:2" in reasons["torn.jsonl"]
+    assert "torn.jsonl:2" in reasons["torn.jsonl#2"]
 
 
 def test_a_source_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Sentences of a text with their places, Markdown furniture left out."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import sentencex
@@ -8,6 +9,8 @@ import sentencex
 _LIST_MARK = re.compile(r"^(?:[-*+]|\d+[.)])\s+")
 _HEADING = re.compile(r"^#{1,6}\s")
 _TABLE_RULE = re.compile(r"^[|\s:=-]+$")
+# sentencex takes time that grows with the square of some paragraphs; longer ones go to it in windows.
+_WINDOW = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +43,14 @@ def split_sentences(text: str, language: str = "en") -> list[Sentence]:
 
 def _list_items(block: str) -> list[str]:
     """Split a paragraph before each line that starts a list item or is a heading; nothing is lost."""
-    parts: list[str] = []
+    parts: list[list[str]] = []
     for line in block.splitlines(keepends=True):
         opens = not parts or _LIST_MARK.match(line.lstrip()) or _HEADING.match(line)
-        if opens or _HEADING.match(parts[-1]):
-            parts.append(line)
+        if opens or _HEADING.match(parts[-1][0]):
+            parts.append([line])
         else:
-            parts[-1] += line
-    return parts
+            parts[-1].append(line)
+    return ["".join(lines) for lines in parts]
 
 
 def _sentences_of(part: str, offset: int, language: str) -> list[Sentence]:
@@ -59,11 +62,24 @@ def _sentences_of(part: str, offset: int, language: str) -> list[Sentence]:
     found, position = [], 0
     body = part[lead:]
     # sentencex breaks at each line end; line ends inside a paragraph are only space.
-    for piece in sentencex.segment(language, body.replace("\n", " ")):
-        start = body.replace("\n", " ").index(piece, position)
+    flat = body.replace("\n", " ")
+    for piece in _segments(language, flat):
+        start = flat.index(piece, position)
         position = start + len(piece)
         core = piece.strip()
         if any(c.isalnum() for c in core):
             begin = offset + lead + start + piece.index(core)
             found.append(Sentence(part[begin - offset : begin - offset + len(core)], begin, begin + len(core)))
     return found
+
+
+def _segments(language: str, text: str) -> Iterator[str]:
+    """Yield the segments of one paragraph; the last one of a window, which may go on, begins the next window."""
+    start = 0
+    while len(text) - start > _WINDOW:
+        pieces = sentencex.segment(language, text[start : start + _WINDOW])
+        whole = pieces[:-1] or pieces
+        yield from whole
+        # Counted from the end: what sentencex leaves out between two segments is counted with them.
+        start += _WINDOW - len(pieces[-1]) if len(pieces) > 1 else _WINDOW
+    yield from sentencex.segment(language, text[start:])

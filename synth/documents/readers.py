@@ -1,20 +1,46 @@
-"""Readers: from a file to documents, and from folders to a stream of both good and bad news.
+"""Readers: from files and folders, and datasets of the hub, to a stream of both good and bad news.
 
-A reader is a function from a path to the documents in it; `READERS` maps file endings to them. A file
-that cannot be read becomes a `Quarantined`, and the stream goes on.
+A file that cannot be read becomes a `Quarantined`, and the stream goes on. Markdown, plain text, JSONL and CSV are
+read here, a piece at a time. What needs a parser of others is read by a child process under limits (`worker.py`).
 """
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synth.core.errors import ConfigError, DocumentError, RecordError, SynthError
-from synth.core.jsonl import read_lines
+from synth.core.errors import ConfigError, DocumentError, SynthError
 from synth.core.records import Document
+from synth.documents.converter import Converter
+from synth.documents.files import Found, find_files, safe_id
+from synth.documents.limits import Limits
+from synth.documents.rows import Row, read_csv, read_jsonl
+from synth.documents.texts import cut_into_parts, find_utf, first_heading, read_chunks
 
-MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
+__all__ = ["KINDS", "Limits", "Quarantined", "read_documents"]
+
+KINDS: Mapping[str, str] = {
+    ".md": "text",
+    ".markdown": "text",
+    ".txt": "text",
+    ".html": "html",
+    ".htm": "html",
+    ".pdf": "pdf",
+    ".docx": "docx",
+    ".pptx": "pptx",
+    ".xlsx": "xlsx",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+"""File endings and what reads them."""
+
+_HUB = re.compile(r"hub:(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<split>[\w.\[\]:%+-]*?))?(?::(?P<column>[^:]+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,131 +55,174 @@ class Quarantined:
         return {"document_id": self.document_id, "passage_id": None, "generator": None, "reason": self.reason}
 
 
-def read_text(path: Path, document_id: str) -> Iterator[Document | Quarantined]:
-    """Read Markdown or plain text in UTF-8."""
-    text = _decoded(path)
-    yield Document(document_id, text, _first_heading(text))
-
-
-def read_html(path: Path, document_id: str) -> Iterator[Document | Quarantined]:
-    """Read HTML as Markdown: headings, lists and tables stay, scripts and page furniture go."""
-    from bs4 import BeautifulSoup
-    from markdownify import MarkdownConverter
-
-    page = BeautifulSoup(_decoded(path), "html.parser")
-    for tag in page(["script", "style", "nav", "header", "footer", "noscript", "template", "iframe"]):
-        tag.decompose()
-    title = page.title.get_text(strip=True) if page.title else ""
-    text = MarkdownConverter(heading_style="atx", strip=["a", "img"]).convert_soup(page.body or page).strip()
-    yield Document(document_id, text, title or _first_heading(text))
-
-
-def read_jsonl(path: Path, document_id: str) -> Iterator[Document | Quarantined]:
-    """Read one document a line: `text` (or `content`), and where given `id` and `title`."""
-    lines = read_lines(path)
-    number = 0
-    while True:
-        try:
-            number, row = next(lines)
-        except StopIteration:
-            return
-        except RecordError as error:
-            yield Quarantined(document_id, str(error))
-            return
-        text = row.get("text", row.get("content")) if isinstance(row, dict) else None
-        name = f"{document_id}#{row['id'] if isinstance(row, dict) and row.get('id') else number}"
-        if isinstance(text, str):
-            yield Document(name, text, str(row.get("title") or ""))
-        else:
-            yield Quarantined(name, "the line has no 'text' with a string in it")
-
-
-READERS: Mapping[str, Callable[[Path, str], Iterator[Document | Quarantined]]] = {
-    ".md": read_text,
-    ".markdown": read_text,
-    ".txt": read_text,
-    ".html": read_html,
-    ".htm": read_html,
-    ".jsonl": read_jsonl,
-}
-
-
-def read_documents(sources: Sequence[Path]) -> Iterator[Document | Quarantined]:
-    """Yield every document below `sources` in a stable order, and a `Quarantined` for each bad one.
+def read_documents(
+    sources: Sequence[str | Path],
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> Iterator[Document | Quarantined]:
+    """Yield every document of `sources` in a stable order, and a `Quarantined` for each bad one.
 
     A folder is read recursively; names that begin with a dot are passed over. A document's id is its path
     below the folder that was named, so a run does not depend on where the folder lies.
 
+    Args:
+        sources: files, folders, and datasets of the hub as `hub:owner/name[:split][:column]`.
+        include: patterns as in .gitignore, on the path below a named folder; only what matches one is read.
+        exclude: patterns of what is not read. A `.synthignore` in a named folder holds such patterns too.
+        limits: what reading one file may cost.
+
     Raises:
-        ConfigError: a source is not there, or two sources give a document the same id.
+        ConfigError: a source is not there, a pattern is none, or a dataset of the hub cannot be opened.
+        DocumentError: a dataset of the hub broke off. (A file that breaks off is quarantined.)
     """
-    seen: set[str] = set()
     for source in sources:
-        if not source.exists():
-            raise ConfigError("there is no such file or folder", where=str(source), fix="name a folder of documents")
-    for path, document_id in _files(sources):
-        for item in _read_file(path, document_id):
-            name = item.id if isinstance(item, Document) else item.document_id
-            if isinstance(item, Document) and name in seen:
-                yield Quarantined(name, "another document has the same id; rename one or name their common folder")
-                continue
-            seen.add(name)
-            yield item
-
-
-def _files(sources: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    for source in sources:
-        if source.is_file():
-            yield source, source.name
-            continue
-        for folder, folders, names in os.walk(source):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                if not name.startswith("."):
-                    path = Path(folder) / name
-                    yield path, path.relative_to(source).as_posix()
-
-
-def _read_file(path: Path, document_id: str) -> Iterator[Document | Quarantined]:
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        known = " ".join(sorted(READERS))
-        yield Quarantined(document_id, f"no reader for {path.suffix or 'files without an ending'} (known: {known})")
-        return
-    try:
-        if path.is_symlink() and not _stays_inside(path, document_id):
-            raise DocumentError("a symbolic link that leads out of the folder")
-        for item in reader(path, document_id):
-            if isinstance(item, Document) and not item.text.strip():
-                yield Quarantined(item.id, "the document is empty")
-            else:
+        if not Path(source).exists() and not _HUB.fullmatch(str(source)):
+            raise ConfigError(
+                "there is no such file or folder",
+                where=str(source),
+                fix="name a folder of documents, or a dataset as hub:owner/name",
+            )
+    seen: set[bytes] = set()
+    with ExitStack() as stack:
+        reading = _Reading(limits, stack)
+        for source in sources:
+            for item in reading.read_source(source, include, exclude):
+                if isinstance(item, Document):
+                    # A digest in place of the name: rows are many, and their names would be what memory holds.
+                    mark = hashlib.blake2b(item.id.encode(), digest_size=8).digest()
+                    if mark in seen:
+                        yield Quarantined(
+                            item.id, "another document has the same id; rename one or name their common folder"
+                        )
+                        continue
+                    seen.add(mark)
                 yield item
-    except SynthError as error:
-        yield Quarantined(document_id, error.what)
-    except OSError as error:
-        yield Quarantined(document_id, f"cannot be read ({error.strerror})")
 
 
-def _stays_inside(path: Path, document_id: str) -> bool:
-    root = path.parents[len(Path(document_id).parts) - 1].resolve()
-    return path.resolve().is_relative_to(root)
+@dataclass(slots=True)
+class _Reading:
+    """Reads files one after the other, with one child process for all that need one."""
+
+    limits: Limits
+    stack: ExitStack
+    converters: dict[bool, Converter] = field(default_factory=dict)
+
+    def read_source(
+        self, source: str | Path, include: Sequence[str], exclude: Sequence[str]
+    ) -> Iterator[Document | Quarantined]:
+        """Yield the documents of a file, of a folder or of a dataset of the hub."""
+        if not Path(source).exists():
+            yield from self.read_hub(str(source))
+            return
+        for found in find_files(Path(source), include, exclude):
+            yield from self.read_file(found)
+
+    def read_file(self, found: Found) -> Iterator[Document | Quarantined]:
+        """Yield the documents of one file, and what is wrong with it."""
+        name = found.document_id
+        try:
+            if found.refused:
+                raise DocumentError(found.refused)
+            for item in self._read(found.path, name):
+                if isinstance(item, Document) and not item.text.strip():
+                    yield Quarantined(item.id, "the document is empty")
+                else:
+                    yield item
+        except SynthError as error:
+            yield Quarantined(name, error.what)
+        except OSError as error:
+            yield Quarantined(name, f"cannot be read ({error.strerror or error})")
+
+    def read_hub(self, source: str) -> Iterator[Document | Quarantined]:
+        """Yield one document a row of a dataset of the hub, or raise."""
+        match = _HUB.fullmatch(source)
+        assert match is not None
+        begun = False
+        try:
+            replies = self._converter(network=True).convert(
+                match["name"], "hub", split=match["split"] or "train", column=match["column"]
+            )
+            for item in _from_replies(replies, f"hub:{match['name']}"):
+                begun = True
+                yield item
+        except DocumentError as error:
+            if begun:
+                raise DocumentError(
+                    f"broke off ({error.what})", where=source, fix="run the same command again"
+                ) from error
+            fix = "check the name and the network, or download it and name its folder"
+            raise ConfigError(error.what, where=source, fix=fix) from error
+
+    def _converter(self, *, network: bool = False) -> Converter:
+        if network not in self.converters:
+            self.converters[network] = self.stack.enter_context(Converter(self.limits, network=network))
+        return self.converters[network]
+
+    def _read(self, path: Path, name: str) -> Iterator[Document | Quarantined]:
+        kind = KINDS.get(path.suffix.lower())
+        if kind is None:
+            known = " ".join(sorted(KINDS))
+            ending = safe_id(path.suffix) or "files without an ending"
+            raise DocumentError(f"no reader for {ending} (known: {known})")
+        size = path.stat().st_size
+        if size > self.limits.max_file_bytes:
+            raise DocumentError(f"larger than {self.limits.max_file_bytes >> 20:,} MiB; split the file")
+        if size == 0:
+            raise DocumentError("the document is empty")
+        with path.open("rb"):  # says who may not read it before a child is asked to
+            pass
+        if kind == "text":
+            yield from self._text(path, name)
+        elif kind == "jsonl":
+            yield from self._rows(read_jsonl(path, self.limits.max_text_bytes), name)
+        elif kind == "csv":
+            yield from self._csv(path, name)
+        else:
+            yield from _from_replies(self._converter().convert(str(path.absolute()), kind), name)
+
+    def _text(self, path: Path, name: str) -> Iterator[Document]:
+        yield from self._in_parts(read_chunks(path, self._encoding(path)), name, title=None)
+
+    def _encoding(self, path: Path) -> str:
+        found = find_utf(path)
+        if found is None:
+            # charset-normalizer can take long over odd bytes, so it works against the clock too.
+            found = next(self._converter().convert(str(path.absolute()), "encoding"))["encoding"]
+        return str(found)
+
+    def _csv(self, path: Path, name: str) -> Iterator[Document | Quarantined]:
+        rows, table = read_csv(path, self._encoding(path), self.limits.max_text_bytes)
+        if rows is not None:
+            yield from self._rows(rows, name)
+        elif table is not None:
+            yield from self._in_parts(table, name, title="")
+
+    def _rows(self, rows: Iterator[Row], name: str) -> Iterator[Document | Quarantined]:
+        for row in rows:
+            document_id = f"{name}#{safe_id(row.name)}"
+            if row.refused:
+                yield Quarantined(document_id, row.refused)
+            elif "\0" in row.text:
+                yield Quarantined(document_id, "holds NUL characters")
+            elif not row.text.strip():
+                yield Quarantined(document_id, "the document is empty")
+            else:
+                yield from self._in_parts([row.text], document_id, title=row.title)
+
+    def _in_parts(self, chunks: Iterable[str], name: str, *, title: str | None) -> Iterator[Document]:
+        for number, part in enumerate(cut_into_parts(chunks, self.limits.part_chars), 1):
+            part_name = name if number == 1 else f"{name}#part-{number}"
+            yield Document(part_name, part, first_heading(part) if title is None else title)
 
 
-def _decoded(path: Path) -> str:
-    if path.stat().st_size > MAX_DOCUMENT_BYTES:
-        raise DocumentError(f"larger than {MAX_DOCUMENT_BYTES >> 20} MiB; split the file")
-    raw = path.read_bytes()
-    if b"\0" in raw:
-        raise DocumentError("holds NUL bytes; not a text file")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DocumentError(f"not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _first_heading(text: str) -> str:
-    for line in text.splitlines()[:20]:
-        if line.startswith("#"):
-            return line.lstrip("#").strip()
-    return ""
+def _from_replies(replies: Iterator[dict[str, Any]], name: str) -> Iterator[Document | Quarantined]:
+    for reply in replies:
+        document_id = name + safe_id(reply["name"])
+        if "refused" in reply:
+            yield Quarantined(document_id, reply["refused"])
+        elif "\0" in reply["text"]:
+            yield Quarantined(document_id, "holds NUL characters")
+        else:
+            yield Document(document_id, reply["text"], reply["title"] or first_heading(reply["text"]))
