@@ -10,12 +10,12 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import StrictUndefined, TemplateError, UndefinedError, pass_context
+from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError, pass_context
 from jinja2.runtime import Context
 from jinja2.sandbox import SandboxedEnvironment
 
@@ -126,7 +126,7 @@ class PromptTemplate:
         """
         try:
             given = {name: _as_data(value) for name, value in values.items()}
-            return _ENVIRONMENT.from_string(self.body).render(**given).strip()
+            return _compiled(self.body).render(**given).strip()
         except UndefinedError as error:
             raise ConfigError(
                 f"{error.message}",
@@ -140,6 +140,11 @@ class PromptTemplate:
         """Return the system message, where there is one, and the rendered user message."""
         user = Message("user", self.render(**values))
         return (Message("system", self.system.strip()), user) if self.system else (user,)
+
+
+@lru_cache(maxsize=64)
+def _compiled(body: str) -> Template:
+    return _ENVIRONMENT.from_string(body)
 
 
 @cache
