@@ -27,6 +27,7 @@ from synth.core.runs import Run, StageEntry
 from synth.documents.readers import Quarantined, read_documents
 from synth.documents.splitter import split_document
 from synth.generators.base import Generator, ReplyError, prepare
+from synth.generators.digest import generator_digest
 from synth.generators.find import find_generators
 from synth.inference.journal import Journal
 from synth.inference.teacher import JournaledTeacher
@@ -132,7 +133,12 @@ async def run_generate(
         began = time.monotonic()
         read = _Documents(documents, config.passage_chars)
         passages_digest = write_jsonl(run.passages_path, read.passages())
-        settings = {**config.model_dump(mode="json"), "teacher": teacher_name, "teacher_revision": teacher_revision}
+        settings = {
+            **config.model_dump(mode="json"),
+            "teacher": teacher_name,
+            "teacher_revision": teacher_revision,
+            "generators": {generator.name: generator_digest(generator) for generator in generators},
+        }
         inputs = {"documents": read.digest()}
         if run.is_current(STAGE, settings, inputs) and run.records_path.is_file():
             return _summary(run.stages()[STAGE], current=True)

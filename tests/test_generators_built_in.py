@@ -13,6 +13,7 @@ from synth import (
     ConfigError,
     Example,
     FilterConfig,
+    GenerateConfig,
     Passage,
     Record,
     RecordError,
@@ -21,11 +22,13 @@ from synth import (
     decide,
     load_examples,
 )
+from synth.core.config import build, read_config
+from synth.core.resources import resource
 from synth.core.schemas import check
 from synth.core.sentences import split_sentences
 from synth.generators.base import prepare
 from synth.generators.evidence import MAX_ENUM_CHARS, MAX_ENUM_SENTENCES, Choice, sentences_of
-from synth.generators.find import find_generator
+from synth.generators.find import find_generator, find_generators
 from synth.generators.grading import labels_of
 from synth.generators.lexical import agrees, calculations
 from synth.generators.qa import DIFFICULTIES, QA, QUESTION_TYPES
@@ -90,9 +93,11 @@ async def test_qa_asks_for_types_and_difficulties_in_turn_and_passages_start_at_
     assert min(asked.values()) * 3 > max(asked.values()) and min(hard.values()) * 2 > max(hard.values())
 
 
-async def test_qa_without_types_sends_the_prompt_that_the_bundled_teacher_has_learned() -> None:
+async def test_the_settings_of_the_demo_send_the_prompt_that_the_bundled_teacher_has_learned() -> None:
+    config = build(GenerateConfig, read_config(resource("demo", "demo.toml"))["generate"])
+    (generator,) = find_generators(config.generator, {"qa": {**config.options["qa"], "pairs_per_passage": 1}})
     teacher = ScriptedTeacher(schema_reply)
-    await QA(pairs_per_passage=1, question_types=(), difficulties=()).generate(passage(), teacher)
+    await generator.generate(passage(), teacher)
     (request,) = teacher.requests
     assert request.messages[1].content == (
         f"Read the passage (from: Kettle).\n\n<passage>\n{KETTLE}\n</passage>\n\n"
