@@ -8,7 +8,6 @@ asks only for what is missing.
 
 import asyncio
 import contextlib
-import inspect
 import random
 import time
 from collections import Counter
@@ -24,17 +23,19 @@ import orjson
 from synth.core.calls import Endpoint, EndpointStats, Sampling
 from synth.core.errors import ConfigError, InferenceError, Interrupted, RunError
 from synth.core.jsonl import FileDigest, atomic_writer, digest_file
-from synth.core.records import Record, content_id
-from synth.core.resources import resource_folder
+from synth.core.records import Document, Passage, Record, content_id
 from synth.core.runs import Run, StageEntry
+from synth.documents.limits import Limits
 from synth.documents.readers import read_documents
 from synth.documents.splitter import split_document
+from synth.documents.tokens import load_tokenizer
 from synth.generation.config import GenerateConfig
 from synth.generation.gate import Gate, Spent, price_of
 from synth.generation.passages import PassageFile, Reading, write_passages
 from synth.generation.tally import Progress, Tally
 from synth.generation.units import Unit, UnitResult, UnitRunner, in_order
 from synth.generators.base import Generator, prepare
+from synth.generators.digest import generator_digest
 from synth.generators.find import find_generators
 from synth.inference.journal import Journal
 from synth.inference.lazy import LazyEndpoint
@@ -42,6 +43,9 @@ from synth.inference.lazy import LazyEndpoint
 __all__ = ["Accept", "GenerateConfig", "GenerateSummary", "Progress", "run_generate"]
 
 STAGE = "generate"
+
+# How long a passage is at most where the settings do not say: a page or so of a manual.
+PASSAGE_TOKENS, PASSAGE_CHARS = 300, 1200
 
 # Units in work or waiting for their turn to be written, for each call that may be in flight. More hide a slow
 # reply at the head of the line; fewer need less memory.
@@ -129,8 +133,13 @@ async def run_generate(
         began = time.monotonic()
         tally = Tally()
         reading = await _read(run, documents, config, tokenizer, tally, stop, on_progress)
-        settings = {**config.model_dump(mode="json"), "teacher": teacher_name, "teacher_revision": teacher_revision}
-        inputs = {"documents": reading.digest, **_given_files(config), **_own_code(generators)}
+        settings = {
+            **config.model_dump(mode="json"),
+            "teacher": teacher_name,
+            "teacher_revision": teacher_revision,
+            "generators": {generator.name: generator_digest(generator) for generator in generators},
+        }
+        inputs = {"documents": reading.digest}
         if _is_finished(run, settings, inputs):
             entry = run.stages()[STAGE]
             cost = price.of(**entry.usage) if price else None
@@ -188,12 +197,14 @@ async def _read(
         tally.documents, tally.documents_quarantined = read, refused
         on_progress(Progress(0, 0, tally))
 
+    split = await asyncio.to_thread(_splitter, config, tokenizer)
+    limits = Limits(memory_bytes=config.document_memory_mib << 20, seconds=config.document_seconds)
     # In a thread, so that Ctrl-C is heard while a large corpus is read.
     reading = await asyncio.to_thread(
         write_passages,
         run.passages_path,
-        read_documents([Path(source) for source in documents]),
-        partial(split_document, max_chars=config.passage_chars),
+        read_documents(documents, include=config.include, exclude=config.exclude, limits=limits),
+        split,
         sources=", ".join(map(str, documents)),
         on_document=on_document,
         stopped=stop.is_set,
@@ -202,36 +213,32 @@ async def _read(
     return reading
 
 
+def _splitter(config: GenerateConfig, tokenizer: str | Path | None) -> Callable[[Document], Iterator[Passage]]:
+    """Return what cuts a document into passages of the size that the settings ask for."""
+    chars, tokens = config.passage_chars, config.passage_tokens
+    if tokens is not None and tokenizer is None:
+        raise ConfigError(
+            "passage_tokens needs the teacher's tokenizer, which an endpoint does not give",
+            fix="name a model with --tokenizer, or set passage_chars",
+        )
+    if tokenizer is not None and (tokens is not None or chars is None):
+        try:
+            counter = load_tokenizer(tokenizer)
+            tokens = tokens or PASSAGE_TOKENS
+            return partial(split_document, max_chars=chars, max_tokens=tokens, tokenizer=counter)
+        except ConfigError:
+            # A model may have no tokenizer.json; only who asked for tokens has to know.
+            if tokens is not None:
+                raise
+    return partial(split_document, max_chars=chars or PASSAGE_CHARS)
+
+
 def _is_finished(run: Run, settings: Mapping[str, Any], inputs: Mapping[str, FileDigest]) -> bool:
     """Whether there is nothing left to ask: what a cap left out or what got no answer is asked again."""
     if not run.is_current(STAGE, settings, inputs) or not run.records_path.is_file():
         return False
     counts = run.stages()[STAGE].counts
     return counts["calls_failed"] == 0 and counts["units_left"] == 0
-
-
-def _given_files(config: GenerateConfig) -> dict[str, FileDigest]:
-    """Return the digests of the files that the settings name: a changed rubric is another stage."""
-    values = [value for table in config.generator_options().values() for value in table.values()]
-    names = [spec.partition("+")[0] for spec in config.generator]
-    names = [name.rpartition(":")[0] if ".py:" in name else name for name in names]
-    files = {value for value in [*names, *values] if isinstance(value, str) and 0 < len(value) < 4096}
-    return {
-        f"file:{name}": digest_file(Path(name)) for name in sorted(files) if "\0" not in name and Path(name).is_file()
-    }
-
-
-def _own_code(generators: Sequence[Generator]) -> dict[str, FileDigest]:
-    """Return the digests of the prompts and of the modules that the generators come from."""
-    prompts = [digest_file(path) for path in sorted(resource_folder("prompts").glob("*.md"))]
-    together = FileDigest(content_id([digest.sha256 for digest in prompts]).ljust(64, "0"), len(prompts))
-    found: dict[str, FileDigest] = {"prompts": together}
-    for generator in generators:
-        with contextlib.suppress(TypeError, OSError):
-            source = inspect.getsourcefile(type(generator))
-            if source is not None:
-                found[f"module:{type(generator).__module__}"] = digest_file(Path(source))
-    return found
 
 
 def _asked(passages: PassageFile, config: GenerateConfig) -> list[int]:

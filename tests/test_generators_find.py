@@ -1,14 +1,30 @@
 """Specs, options, modifiers, templates without Python and prompt/parse pairs: found, or refused before any call."""
 
+import importlib
+import inspect
 import json
+import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from synth import ChatRequest, ConfigError, Example, Message, Passage, Record, ReplyError, Sampling, ScriptedTeacher
+from synth import (
+    ChatRequest,
+    ConfigError,
+    Example,
+    Message,
+    Passage,
+    Record,
+    ReplyError,
+    Sampling,
+    ScriptedTeacher,
+    generator,
+)
 from synth.generators.base import Generator
+from synth.generators.digest import generator_digest
 from synth.generators.find import BUILT_IN, MODIFIERS, find_generator, find_generators, split_spec
 from synth.generators.qa import QA
 from tests.scripted_replies import schema_reply
@@ -116,6 +132,86 @@ async def test_a_modifier_of_your_own_is_found_in_a_file(tmp_path: Path) -> None
     found = find_generator(spec, {"Twice": {"times": 3}, "qa": {"pairs_per_passage": 1}})
     assert found.name == "qa+twice"
     assert len(await found.generate(PASSAGE, ScriptedTeacher(schema_reply))) == 3
+
+
+def test_generators_and_modifiers_of_an_installed_package_are_found_by_their_entry_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "their_package.py").write_text(
+        "class Theirs:\n"
+        "    name = 'theirs'\n"
+        "    async def generate(self, passage, teacher):\n"
+        "        return []\n"
+        "class Loud(Theirs):\n"
+        "    def __init__(self, inner):\n"
+        "        self.name = inner.name + '+loud'\n"
+    )
+    info = tmp_path / "their_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[synth.generators]\ntheirs = their_package:Theirs\nbroken = their_package:Nothing\n"
+        "[synth.modifiers]\nloud = their_package:Loud\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find("theirs").name == "theirs"
+    assert find("qa+loud").name == "qa+loud"
+    with pytest.raises(ConfigError, match="did you mean theirs"):
+        find("their")
+    with pytest.raises(ConfigError, match="broken: cannot be imported"):
+        find("broken")
+
+
+def test_a_decorated_pair_is_found_by_its_name_and_a_class_without_one_is_refused_at_once() -> None:
+    @generator
+    class Riddle:
+        name = "riddle"
+
+        def prompt(self, passage: Passage) -> str:
+            return passage.text
+
+        def parse(self, passage: Passage, reply: str) -> list[Record]:
+            return []
+
+    assert find("riddle+persona").name == "riddle+persona"
+    with pytest.raises(ConfigError, match="no `name`"):
+
+        @generator
+        class Nameless:
+            async def generate(self, passage: Passage, teacher: ScriptedTeacher) -> list[Record]:
+                return []
+
+
+def test_the_settings_of_the_page_are_settings_and_its_table_has_every_option() -> None:
+    page = (EXAMPLES.parent.parent / "docs" / "generators.md").read_text()
+    settings = tomllib.loads(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0])["generate"]
+    settings["options"]["grading"]["rubric"] = str(EXAMPLES / settings["options"]["grading"]["rubric"])
+    assert [g.name for g in find_generators(settings["generator"], settings["options"])] == settings["generator"]
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| ((?:`\w+`.*)) \|$", page, re.MULTILINE))
+    for name, home in {**BUILT_IN, **MODIFIERS}.items():
+        module, _, attribute = home.partition(":")
+        taken = list(inspect.signature(getattr(importlib.import_module(module), attribute)).parameters)
+        assert re.findall(r"`(\w+)`", rows[name]) == [option for option in taken if option != "inner"], name
+
+
+def test_the_digest_of_a_generator_changes_with_its_options_its_code_and_its_files(tmp_path: Path) -> None:
+    rubric, code, template = tmp_path / "rubric.md", tmp_path / "mine.py", tmp_path / "mine.md"
+    source = "class G:\n    name = 'g'\n    async def generate(self, passage, teacher):\n        return []\n"
+
+    def digests() -> list[str]:
+        options = {"grading": {"rubric": str(rubric)}}
+        return [generator_digest(find_generator(s, options)) for s in ("grading+persona", f"{code}:G", str(template))]
+
+    rubric.write_text("- **A**: all\n- **B**: some\n")
+    code.write_text(source)
+    template.write_text("---\nschema: qa\n---\n{{ passage | fence }}")
+    first = digests()
+    assert digests() == first
+    rubric.write_text("- **A**: all\n- **C**: some\n")
+    code.write_text(source + "# edited\n")
+    template.write_text("---\nschema: qa\n---\nRead {{ passage | fence }}")
+    assert not set(digests()) & set(first)
+    assert generator_digest(find("qa")) != generator_digest(find("qa", {"qa": {"pairs_per_passage": 2}}))
 
 
 # Templates without Python

@@ -28,7 +28,7 @@ class TrueOrFalse:
                 "items": {
                     "type": "object",
                     "properties": {
-                        "quote": {"type": "string", "minLength": 1, "maxLength": 400},
+                        "quote": {"type": "string", "minLength": 1, "maxLength": 300},
                         "statement": {"type": "string", "minLength": 1, "maxLength": 200},
                         "true": {"type": "boolean"},
                     },

@@ -50,14 +50,19 @@ class GenerateConfig(BaseModel):
     """How evidence is quoted: chosen from the passage's sentences, by their numbers, or in free text."""
     examples: str | None = None
     """A file of your own pairs (JSONL or CSV); they show the teacher the style and never enter the dataset."""
-    passage_chars: int = Field(1200, ge=80, le=100_000)
+    passage_tokens: int | None = Field(None, ge=16, le=100_000)
+    """The most tokens a passage has, counted with the teacher's own tokenizer. Where neither this nor
+    passage_chars is set: 300, or 1,200 characters where the teacher is an endpoint and --tokenizer is not given."""
+    passage_chars: int | None = Field(None, ge=80, le=100_000)
     """The most characters a passage has."""
-    passage_tokens: int | None = Field(None, ge=16)
-    """The most tokens a passage has, counted with the teacher's own tokenizer; takes the place of passage_chars."""
     include: tuple[str, ...] = ()
     """Read only files whose path below the folder matches one of these patterns, such as `*.md` or `guides/**`."""
     exclude: tuple[str, ...] = ()
     """Pass over files that match one of these patterns; a `.synthignore` file in the folder holds more."""
+    document_seconds: float = Field(120, gt=0)
+    """The longest that reading one file may take; then it goes to quarantine.jsonl."""
+    document_memory_mib: int = Field(2048, ge=128)
+    """The most memory that reading one file may take, in MiB; then it goes to quarantine.jsonl."""
     max_passages: int | None = Field(None, ge=1)
     """Ask about so many passages only, drawn with the seed."""
     temperature: float = Field(0.7, ge=0, le=2)
