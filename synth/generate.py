@@ -224,8 +224,7 @@ def _splitter(config: GenerateConfig, tokenizer: str | Path | None) -> Callable[
     if tokenizer is not None and (tokens is not None or chars is None):
         try:
             counter = load_tokenizer(tokenizer)
-            tokens = tokens or PASSAGE_TOKENS
-            return partial(split_document, max_chars=chars, max_tokens=tokens, tokenizer=counter)
+            return partial(split_document, max_chars=chars, max_tokens=tokens or PASSAGE_TOKENS, tokenizer=counter)
         except ConfigError:
             # A model may have no tokenizer.json; only who asked for tokens has to know.
             if tokens is not None:

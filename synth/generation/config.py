@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from synth.generation.shards import Shard
+from synth.generators.examples import load_examples
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -99,9 +101,14 @@ class GenerateConfig(BaseModel):
         return self
 
     def generator_options(self) -> dict[str, dict[str, Any]]:
-        """Return `options` with `evidence` and `examples` among those for every generator."""
-        shared = {"evidence": self.evidence, "examples": self.examples}
-        given = {name: value for name, value in shared.items() if value is not None}
+        """Return `options` with `evidence` and the pairs of `examples` among those for every generator.
+
+        Raises:
+            SynthError: the file of examples cannot be read; the error names the line.
+        """
+        given: dict[str, Any] = {} if self.evidence is None else {"evidence": self.evidence}
+        if self.examples is not None:
+            given["examples"] = load_examples(Path(self.examples))
         options = {name: dict(table) for name, table in self.options.items()}
         return {**options, "*": {**options.get("*", {}), **given}}
 
