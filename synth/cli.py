@@ -255,7 +255,13 @@ def _tables(config: Path | None, *, bundled: bool = False) -> Mapping[str, Mappi
     """Return the tables of the config file; the bundled models bring their own settings, which the file overrides."""
     own = read_config(resource("demo", "demo.toml")) if bundled else {}
     given = read_config(config) if config else {}
-    return {stage: {**own.get(stage, {}), **given.get(stage, {})} for stage in {*own, *given}}
+    tables: dict[str, dict[str, Any]] = {
+        stage: {**own.get(stage, {}), **given.get(stage, {})} for stage in {*own, *given}
+    }
+    options = [source.get("generate", {}).get("options", {}) for source in (own, given)]
+    if any(options):
+        tables["generate"]["options"] = joined_options(*options)
+    return tables
 
 
 def _filter_config(
