@@ -1,10 +1,10 @@
-"""`python bench/documents.py [--keep FOLDER]`: which converter loses least, and what each costs; then one large text file.
+"""`python bench/documents.py [--keep FOLDER] [--large MIB]`: which converter loses least, and what each costs.
 
 Writes files of each kind with planted words (the `dev` extra has the writers), makes a fresh environment for each
 converter with pip, and measures there: seconds a file (median of five, after one to warm up), time to import, size on
 disk of what pip installed, the share of the planted words that came out, and how many headings, list items and table
-rows are still such. `--keep` holds the files and environments for the next time. `--large MIB` alone reads a text file of
-that size through `synth` and prints the memory that took.
+rows are still such. `--keep` holds the files and environments for the next time. With `--large MIB` a text file of that
+size is read and split in place of all this, and the memory that took is printed.
 """
 
 import argparse
@@ -138,9 +138,7 @@ def compare(folder: Path) -> None:
     files = folder / "files"
     files.mkdir(parents=True, exist_ok=True)
     write_files(files)
-    print(
-        "| converter | file | ms | words | headings | list items | table rows |\n| --- | --- | --- | --- | --- | --- | --- |"
-    )
+    print("| converter | file | ms | words | headings | list items | table rows |\n" + "| --- " * 7 + "|")
     costs = []
     for name, packages in CONVERTERS.items():
         python = install(folder / name, packages)

@@ -2,7 +2,8 @@
 
 Whatever a library of others does with a user's file happens here, under a limit of memory, without a network where
 the system lets a process give it up. The parent (`converter.py`) keeps the clock. A request names a file and its
-kind; the replies are its documents (`text`, `title`, `name`, or `refused`) and then `done` or `failed`.
+kind; the replies are `ready` once the parser is loaded, the file's documents (`text`, `title`, `name`, or `refused`),
+and then `done` or `failed`.
 
 This module imports nothing heavy: a parser is loaded with the first file that needs it.
 """
@@ -87,6 +88,7 @@ def _answer(request: Reply, loaded: dict[str, int], send: Callable[[Reply], None
         # What the parser maps to be there at all is not the file's fault.
         _limit_memory(max(loaded.values()) + memory)
         _limit_cpu(request["seconds"])
+        send({"ready": True})
         for reply in READERS[kind](request):
             send(reply)
         send({"done": True, "retire": _mapped_bytes() > max(loaded.values()) + memory // 2})
