@@ -146,6 +146,7 @@ def test_office_files_and_pdf_become_markdown_and_lose_no_word(tmp_path: Path) -
     rows = ["| " + " | ".join(row) + " |" for section in content for row in section.table]
     assert all(row in documents[f"a.{ending}"] for row in rows for ending in ("docx", "html", "pptx", "xlsx"))
     assert all(f"## {section.heading}\n" in documents["a.docx"] for section in content)
+    assert all(f"# {section.heading}\n" in documents["a.pdf"] for section in content)
 
 
 def test_patterns_are_those_of_gitignore_and_a_synthignore_adds_to_them(tmp_path: Path) -> None:

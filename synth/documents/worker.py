@@ -14,6 +14,7 @@ import functools
 import io
 import json
 import os
+import re
 import resource
 import sys
 import threading
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _BATCH_ROWS = 64
+
+# A PDF has no headings, only large or bold print; xberg makes the largest a heading and leaves the others as a
+# paragraph of bold words. Short, alone and without the mark of a sentence's end, such a paragraph is a heading.
+_BOLD_LINE = re.compile(r"(?<=\n)\n\*\*([^*\n]{1,100}[^*\n.!?:;,])\*\*\n(?=\n)")
 EXTRA = "pip install 'synth-tune[documents]'"
 
 Reply = dict[str, Any]
@@ -188,6 +193,8 @@ def _read_office(request: Reply) -> Iterator[Reply]:
     text = document.content
     if not text.strip():
         raise DocumentError("no text in it (pictures of pages are not read, and neither are streams of unusual size)")
+    if request["kind"] == "pdf":
+        text = _BOLD_LINE.sub(r"\n## \1\n", text)
     yield from _parts(text, getattr(document.metadata, "title", None) or "", request)
 
 
