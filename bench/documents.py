@@ -1,10 +1,11 @@
-"""`python bench/documents.py [--keep FOLDER]`: which converter loses least, and what each costs; then one large text file.
+"""`python bench/documents.py [--keep FOLDER] [--large MIB]`: which converter loses least, and what each costs.
 
 Writes files of each kind with planted words (the `dev` extra has the writers), makes a fresh environment for each
 converter with pip, and measures there: seconds a file (median of five, after one to warm up), time to import, size on
 disk of what pip installed, the share of the planted words that came out, and how many headings, list items and table
-rows are still such. `--keep` holds the files and environments for the next time. `--large MIB` alone reads a text file of
-that size through `synth` and prints the memory that took.
+rows are still such. The rows named `synth` are what its readers make of the files, in the process that they use.
+`--keep` holds the files and environments for the next time. With `--large MIB` a text file of that
+size is read and split in place of all this, and the memory that took is printed.
 """
 
 import argparse
@@ -25,6 +26,7 @@ CONVERTERS = {
     "kreuzberg": ["kreuzberg"],
     "markitdown": ["markitdown[pdf,docx,pptx,xlsx]"],
     "markdownify": ["markdownify"],
+    "synth": [],
 }
 SIZES = {"small": 3, "large": 60}
 
@@ -73,6 +75,12 @@ def load(name: str) -> Callable[[Path], str]:
 
         converter = MarkItDown(enable_plugins=False)
         return lambda path: str(converter.convert_local(path).text_content)
+    if name == "synth":
+        from synth.documents.converter import Converter
+        from synth.documents.limits import Limits
+
+        ours = Converter(Limits())
+        return lambda path: "".join(reply["text"] for reply in ours.convert(str(path.absolute()), path.suffix[1:]))
     from bs4 import BeautifulSoup
     from markdownify import MarkdownConverter
 
@@ -138,12 +146,10 @@ def compare(folder: Path) -> None:
     files = folder / "files"
     files.mkdir(parents=True, exist_ok=True)
     write_files(files)
-    print(
-        "| converter | file | ms | words | headings | list items | table rows |\n| --- | --- | --- | --- | --- | --- | --- |"
-    )
+    print("| converter | file | ms | words | headings | list items | table rows |\n" + "| --- " * 7 + "|")
     costs = []
     for name, packages in CONVERTERS.items():
-        python = install(folder / name, packages)
+        python = install(folder / name, packages) if packages else Path(sys.executable)
         command = [str(python), "-W", "ignore", __file__, "--measure", name, "--keep", str(files)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])
@@ -151,6 +157,8 @@ def compare(folder: Path) -> None:
             if isinstance(row, dict):
                 shares = " | ".join(f"{row[key]:.0%}" for key in ("words", "headings", "items", "rows"))
                 print(f"| {name} | {file} | {row['ms']:.1f} | {shares} |", flush=True)
+        if not packages:
+            continue
         version = subprocess.check_output(
             [str(python), "-c", f"from importlib.metadata import version; print(version({name!r}))"], text=True
         )

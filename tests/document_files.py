@@ -26,7 +26,7 @@ class Section:
     def words(self) -> list[str]:
         """Every planted word."""
         cells = [cell for row in self.table for cell in row]
-        return " ".join([self.heading, self.paragraph, *self.items, *cells]).split()
+        return " ".join([self.heading, self.paragraph, *self.items, *cells]).replace(".", "").split()
 
 
 def sections(count: int) -> list[Section]:

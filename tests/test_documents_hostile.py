@@ -240,7 +240,7 @@ def test_an_unreadable_file_and_folder_are_quarantined(folder: Path) -> None:
     assert "Document(id='z-good.txt'" in done.stdout
 
 
-@pytest.mark.parametrize(("kind", "megabytes"), [("txt", 100), ("csv", 60), ("jsonl", 60)])
+@pytest.mark.parametrize(("kind", "megabytes"), [("txt", 100), ("csv", 40), ("jsonl", 40)])
 def test_a_file_larger_than_the_memory_is_read(tmp_path: Path, kind: str, megabytes: int) -> None:
     paragraph = "The Brevo kettle holds 1.7 litres of water and boils it in four minutes. " * 8
     line = {"txt": f"{paragraph}\n\n", "csv": f'"{paragraph}",2\n', "jsonl": f'{{"text": "{paragraph}"}}\n'}[kind]
@@ -252,7 +252,7 @@ def test_a_file_larger_than_the_memory_is_read(tmp_path: Path, kind: str, megaby
         "import resource, sys\nfrom synth.documents.readers import read_documents\n"
         "from synth.core.records import Document\n"
         "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (size + (48 << 20),) * 2)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (size + (36 << 20),) * 2)\n"
         "total = 0\n"
         "for item in read_documents([sys.argv[1]]):\n"
         "    assert isinstance(item, Document), item\n    total += len(item.text)\n"

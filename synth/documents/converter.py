@@ -21,6 +21,8 @@ from synth.core.errors import DocumentError
 from synth.documents.limits import Limits
 
 _READ_BYTES = 1024 * 1024
+# To start the process and load a parser; a slow disk is not the file's fault, so the file's own time begins after it.
+_LOAD_SECONDS = 120.0
 
 
 class Converter:
@@ -38,7 +40,7 @@ class Converter:
         self.close()
 
     def convert(self, path: str, kind: str, **more: str | None) -> Iterator[dict[str, Any]]:
-        """Yield the replies about one file (see `worker.py`), the last one left out.
+        """Yield the replies about one file (see `worker.py`): its documents.
 
         Raises:
             DocumentError: the file cannot be parsed, or not within the limits.
@@ -56,8 +58,12 @@ class Converter:
         try:
             # ASCII alone: the name of a file need not be UTF-8, and its odd bytes travel as escapes.
             self._send(json.dumps(request, ensure_ascii=True).encode() + b"\n")
+            seconds = _LOAD_SECONDS
             while True:
-                reply = self._receive()
+                reply = self._receive(seconds)
+                seconds = self._limits.seconds
+                if "ready" in reply:
+                    continue
                 if "failed" in reply or "done" in reply:
                     finished = not reply.get("retire")
                     if "failed" in reply:
@@ -120,10 +126,10 @@ class Converter:
             )
         return self._child
 
-    def _receive(self) -> dict[str, Any]:
+    def _receive(self, seconds: float) -> dict[str, Any]:
         assert self._child is not None and self._child.stdout is not None
         descriptor = self._child.stdout.fileno()
-        deadline = time.monotonic() + self._limits.seconds
+        deadline = time.monotonic() + seconds
         poll = select.poll()
         poll.register(descriptor, select.POLLIN | select.POLLHUP)
         searched = 0
@@ -133,7 +139,7 @@ class Converter:
                 raise DocumentError("the parser gave more than was asked for")
             left = deadline - time.monotonic()
             if left <= 0 or not poll.poll(left * 1000):
-                raise DocumentError(f"parsing took longer than {self._limits.seconds:g} seconds")
+                raise DocumentError(f"parsing took longer than {seconds:g} seconds")
             data = os.read(descriptor, _READ_BYTES)
             if not data:
                 raise DocumentError(self._last_words())

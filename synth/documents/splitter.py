@@ -15,7 +15,7 @@ import math
 import re
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from semantic_text_splitter import TextSplitter
@@ -44,12 +44,15 @@ class _Limit:
     max_chars: int | None
     max_tokens: int | None
     tokens: Tokens | None
+    counted: dict[str, int] = field(default_factory=dict)
+    """The tokens of each atom of the section at hand: looked up when atoms are made, and again when they are packed."""
 
     def sizes(self, texts: list[str]) -> list[float]:
-        """Return the share of the limit that each text takes: up to 1 it fits."""
-        if isinstance(self.tokens, Tokenizer) and self.max_tokens:
-            counts = self.tokens.count_all(texts)
-            return [max(n / self.max_tokens, self._of_chars(len(t))) for n, t in zip(counts, texts, strict=True)]
+        """Return the share of the limit that each text takes: up to 1 it fits. Tokens are counted once a text."""
+        if self.max_tokens is not None:
+            new = [text for text in dict.fromkeys(texts) if text not in self.counted]
+            counts = self.tokens.count_all(new) if isinstance(self.tokens, Tokenizer) else map(self._count, new)
+            self.counted.update(zip(new, counts, strict=True))
         return [max(self._of_chars(len(text)), self._of_tokens(text)) for text in texts]
 
     def fits(self, text: str) -> bool:
@@ -91,7 +94,14 @@ class _Limit:
         return count / self.max_chars if self.max_chars else 0.0
 
     def _of_tokens(self, text: str) -> float:
-        return self.tokens(text) / self.max_tokens if self.tokens and self.max_tokens else 0.0
+        if self.max_tokens is None:
+            return 0.0
+        known = self.counted.get(text)
+        return (self._count(text) if known is None else known) / self.max_tokens
+
+    def _count(self, text: str) -> int:
+        assert self.tokens is not None
+        return self.tokens(text)
 
 
 def split_document(
@@ -126,6 +136,7 @@ def split_document(
     for start, end, path in _sections(text, fences):
         for begin, stop in _pack(text, _atoms(text, start, end, fences, limit), limit):
             yield Passage(document.id, text[begin:stop], begin, stop, path)
+        limit.counted.clear()
 
 
 def _fences(text: str) -> list[Span]:
@@ -273,7 +284,9 @@ def _trimmed(text: str, start: int, end: int) -> Span:
 
 
 def _sentences(text: str, start: int, end: int, limit: _Limit) -> Iterator[Span]:
-    for sentence in split_sentences(text[start:end]):
+    sentences = split_sentences(text[start:end])
+    limit.sizes([sentence.text for sentence in sentences])
+    for sentence in sentences:
         yield from _whole_or_pieces(text, start + sentence.start, start + sentence.end, limit)
 
 

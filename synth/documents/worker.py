@@ -2,7 +2,8 @@
 
 Whatever a library of others does with a user's file happens here, under a limit of memory, without a network where
 the system lets a process give it up. The parent (`converter.py`) keeps the clock. A request names a file and its
-kind; the replies are its documents (`text`, `title`, `name`, or `refused`) and then `done` or `failed`.
+kind; the replies are `ready` once the parser is loaded, the file's documents (`text`, `title`, `name`, or `refused`),
+and then `done` or `failed`.
 
 This module imports nothing heavy: a parser is loaded with the first file that needs it.
 """
@@ -13,6 +14,7 @@ import functools
 import io
 import json
 import os
+import re
 import resource
 import sys
 import threading
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _BATCH_ROWS = 64
+
+# A PDF has no headings, only large or bold print; xberg makes the largest a heading and leaves the others as a
+# paragraph of bold words. Short, alone and without the mark of a sentence's end, such a paragraph is a heading.
+_BOLD_LINE = re.compile(r"(?<=\n)\n\*\*([^*\n]{1,100}[^*\n.!?:;,])\*\*\n(?=\n)")
 EXTRA = "pip install 'synth-tune[documents]'"
 
 Reply = dict[str, Any]
@@ -87,6 +93,7 @@ def _answer(request: Reply, loaded: dict[str, int], send: Callable[[Reply], None
         # What the parser maps to be there at all is not the file's fault.
         _limit_memory(max(loaded.values()) + memory)
         _limit_cpu(request["seconds"])
+        send({"ready": True})
         for reply in READERS[kind](request):
             send(reply)
         send({"done": True, "retire": _mapped_bytes() > max(loaded.values()) + memory // 2})
@@ -186,6 +193,8 @@ def _read_office(request: Reply) -> Iterator[Reply]:
     text = document.content
     if not text.strip():
         raise DocumentError("no text in it (pictures of pages are not read, and neither are streams of unusual size)")
+    if request["kind"] == "pdf":
+        text = _BOLD_LINE.sub(r"\n## \1\n", text)
     yield from _parts(text, getattr(document.metadata, "title", None) or "", request)
 
 
