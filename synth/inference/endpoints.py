@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from synth.core.calls import ChatRequest, Completion, EndpointStats
+from synth.core.calls import Endpoint, EndpointStats
 from synth.core.errors import ConfigError, did_you_mean
 from synth.core.resources import resource
 from synth.inference.address import Address
@@ -44,22 +44,8 @@ class ModelSource:
         return self.urls[0] if self.urls else None
 
 
-class OpenEndpoint(Protocol):
+class OpenEndpoint(Endpoint, Protocol):
     """An `Endpoint` that also says how it does."""
-
-    @property
-    def model(self) -> str:
-        """The name that stands in content keys and provenance."""
-        ...
-
-    @property
-    def revision(self) -> str:
-        """The revision of the weights, or an empty string."""
-        ...
-
-    async def complete(self, request: ChatRequest) -> Completion:
-        """Answer one request."""
-        ...
 
     def stats(self) -> EndpointStats:
         """Return how the endpoint does at this moment."""
