@@ -70,11 +70,15 @@ class Writer:
         if "enum" in schema:
             return self._random.choice(schema["enum"])
         kind = schema.get("type", "object")
+        kind = kind if isinstance(kind, str) else kind[0]
         if kind == "object":
             return {key: self.instance(value, root, key) for key, value in schema.get("properties", {}).items()}
         if kind == "array":
-            least, most = schema.get("minItems", 1), schema.get("maxItems", 1_000)
-            return [self.instance(schema["items"], root, name) for _ in range(min(max(self.pairs, least), most))]
+            first = [self.instance(item, root, name) for item in schema.get("prefixItems", [])]
+            if not isinstance(schema.get("items"), dict):
+                return first
+            length = min(max(self.pairs, schema.get("minItems", 1)), schema.get("maxItems", 1_000))
+            return first + [self.instance(schema["items"], root, name) for _ in range(length - len(first))]
         if kind == "string":
             text = self.question() if "question" in name else self.text(10)
             return text[: schema.get("maxLength", len(text))].ljust(schema.get("minLength", 0), ".")
@@ -135,34 +139,36 @@ class Stub:
         """Answer one chat completion."""
         body = orjson.loads(await request.read())
         self.first = self.first or time.monotonic()
-        self._numbers += 1
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:
-            message = message_for(body, self._numbers)
-            written = message["content"] or message["tool_calls"][0]["function"]["arguments"]
-            tokens = len(written) // _CHARS_A_TOKEN + 1
-            await asyncio.sleep(self._delay + self._token_delay * tokens)
+            choices = [self._choice(body, index) for index in range(body.get("n") or 1)]
+            tokens = [len(_written(choice["message"])) // _CHARS_A_TOKEN + 1 for choice in choices]
+            await asyncio.sleep(self._delay + self._token_delay * max(tokens))
         finally:
             self.open -= 1
         read = sum(len(_text(part)) for part in body["messages"]) // _CHARS_A_TOKEN
-        choice = {
-            "index": 0,
-            "message": message,
-            "finish_reason": "tool_calls" if "tool_calls" in message else "stop",
-            "logprobs": {"content": _logprobs(written)} if body.get("logprobs") else None,
-        }
         reply = {
             "id": f"chatcmpl-{self._numbers}",
             "object": "chat.completion",
             "created": int(time.time()),
             "model": MODEL,
-            "choices": [choice],
-            "usage": {"prompt_tokens": read, "completion_tokens": tokens, "total_tokens": read + tokens},
+            "choices": choices,
+            "usage": {"prompt_tokens": read, "completion_tokens": sum(tokens), "total_tokens": read + sum(tokens)},
         }
         self.calls += 1
         self.last = time.monotonic()
         return web.Response(body=orjson.dumps(reply), content_type="application/json")
+
+    def _choice(self, body: Mapping[str, Any], index: int) -> dict[str, Any]:
+        self._numbers += 1
+        message = message_for(body, self._numbers)
+        return {
+            "index": index,
+            "message": message,
+            "finish_reason": "tool_calls" if "tool_calls" in message else "stop",
+            "logprobs": {"content": _logprobs(_written(message))} if body.get("logprobs") else None,
+        }
 
     async def models(self, request: web.Request) -> web.Response:
         """List the one model."""
@@ -177,6 +183,11 @@ class Stub:
         """Begin to count again."""
         self._reset()
         return web.json_response({})
+
+
+def _written(message: Mapping[str, Any]) -> str:
+    written: str = message["content"] or message["tool_calls"][0]["function"]["arguments"]
+    return written
 
 
 def _logprobs(written: str) -> list[dict[str, Any]]:
