@@ -8,7 +8,9 @@ its end. The tools take turns, in another order each round; ours runs once befor
 pairs that it makes is the number that the others are asked for. A run that takes longer than --timeout is ended.
 
 Calls are counted at the server. A record is valid when its question and its answer are strings that are not blank
-and no record before it is the same. What is printed are medians over the rounds, as a Markdown table.
+and no record before it is the same. What is printed are medians over the rounds, as a Markdown table; "ours to it"
+is the median of the ratios of valid records a second, run by run of one round. Processor time is that of the tool and
+of the processes that it waited for; it says most where other jobs share the machine.
 """
 
 import argparse
@@ -245,7 +247,7 @@ def _get(url: str) -> str:
 def table(outcomes: Sequence[Outcome]) -> str:
     """Return the medians of each tool as a Markdown table; a ratio is that of two runs of one round."""
     rows = [
-        "| tool | wall s | CPU s | calls | open at most | first to last call s | records | valid "
+        "| tool | wall s | CPU ms/valid | calls | open at most | first to last call s | records | valid "
         "| valid/s | ours to it | valid/call | ended well |",
         "| --- |" + " ---: |" * 11,
     ]
@@ -262,7 +264,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
         columns = [
             f"{tool} {next((run.version for run in runs if run.version), '')}".strip(),
             middle([run.wall for run in runs], ".1f"),
-            middle([run.cpu for run in runs], ".1f"),
+            middle([run.cpu * 1000 / run.valid if run.valid else None for run in runs], ".1f"),
             middle([run.calls for run in runs], ".0f"),
             middle([run.most_open for run in runs], ".0f"),
             middle([run.talking for run in runs], ".1f"),
