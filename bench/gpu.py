@@ -42,6 +42,15 @@ BENCH_SEEDED = "vllm bench, seeded"
 STAGE = "our stage"
 STAGE_LOGPROBS = "our stage, with log probabilities"
 
+# What `vllm bench serve` runs. The command itself looks for a package called vllm, which the CPU build is not.
+_BENCH_SERVE = """
+from vllm.benchmarks.serve import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = FlexibleArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args())
+"""
+
 # The dimensions in the models' own config.json on the hub. `tiny` is for --allow-cpu.
 _QWEN3: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -164,7 +173,7 @@ def run_bench(
     prompts: Path, model: Path, server: VLLMServer, options: argparse.Namespace, folder: Path, *, seeded: bool
 ) -> Turn:
     """Run `vllm bench serve` once; it says itself how long it took and what it got."""
-    command = [options.python, "-m", "vllm.entrypoints.cli.main", "bench", "serve", "--backend", "openai-chat"]
+    command = [options.python, "-c", _BENCH_SERVE, "--backend", "openai-chat"]
     command += ["--base-url", server.base_url.removesuffix("/v1"), "--endpoint", "/v1/chat/completions"]
     command += ["--model", str(model), "--served-model-name", server.served, "--tokenizer", str(model)]
     command += ["--dataset-name", "custom", "--dataset-path", str(prompts), "--skip-chat-template"]

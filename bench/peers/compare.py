@@ -133,7 +133,9 @@ def real(model: Path, log: Path) -> Iterator[Server]:
     """Start vLLM on a model and stop it at the end."""
     from synth.inference.server import VLLMServer
 
-    with VLLMServer(model, log_path=log, on_progress=lambda text: print(text, file=sys.stderr)) as server:
+    # vLLM refuses a forced tool call, which is how distilabel asks, unless a parser for tool calls is named.
+    arguments = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    with VLLMServer(model, log_path=log, args=arguments) as server:
         counted = RealServer(server.base_url, server.served)
         counted.counts()
         yield counted
@@ -190,13 +192,15 @@ def run_tool(tool: str, python: str, job: Job, server: Server, folder: Path, tim
         late = threading.Event()
         timer = threading.Timer(timeout, end, (process.pid, late))
         timer.start()
-        # wait4 gives the processor time of this child and of all that it waited for.
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - began
-        timer.cancel()
-        process.returncode = os.waitstatus_to_exitcode(status)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+        try:
+            # wait4 gives the processor time of this child and of all that it waited for.
+            _, status, usage = os.wait4(process.pid, 0)
+            wall = time.monotonic() - began
+            process.returncode = os.waitstatus_to_exitcode(status)
+        finally:
+            timer.cancel()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     calls, most_open, talking = server.counts()
     made: dict[str, Any] = {"version": "", "pairs": []}
     with contextlib.suppress(OSError):
