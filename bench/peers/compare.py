@@ -133,8 +133,9 @@ def real(model: Path, log: Path) -> Iterator[Server]:
     """Start vLLM on a model and stop it at the end."""
     from synth.inference.server import VLLMServer
 
-    # vLLM refuses a forced tool call, which is how distilabel asks, unless a parser for tool calls is named.
-    arguments = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    # distilabel asks by a forced tool call. vLLM refuses one unless a parser is named, and holds the arguments to
+    # their schema only where the tool says `strict`, which distilabel's does not, or the server says it for all.
+    arguments = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--tool-strict-level", "parameter"]
     with VLLMServer(model, log_path=log, args=arguments) as server:
         counted = RealServer(server.base_url, server.served)
         counted.counts()
@@ -306,6 +307,8 @@ def main() -> None:
     if unknown := set(pythons) - set(PEERS):
         parser.error(f"no such peer: {', '.join(sorted(unknown))} (known: {', '.join(PEERS)})")
     sys.path.insert(0, str(ROOT))
+    # An end from outside should leave by the exits below, which stop the server and the tool at work.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with contextlib.ExitStack() as stack:
         work = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         work = work.resolve()
