@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -31,9 +31,10 @@ from synth.documents.readers import read_documents
 from synth.documents.splitter import split_document
 from synth.generation.config import GenerateConfig
 from synth.generation.gate import Gate, Spent, price_of
+from synth.generation.ids import DistinctIds
 from synth.generation.passages import PassageFile, Reading, write_passages
 from synth.generation.tally import Progress, Tally
-from synth.generation.units import Unit, UnitResult, UnitRunner, in_order
+from synth.generation.units import FAILURES_IN_A_ROW, Unit, UnitResult, UnitRunner, in_order
 from synth.generators.base import Generator, prepare
 from synth.generators.find import find_generator
 from synth.inference.journal import Journal
@@ -161,7 +162,8 @@ async def run_generate(
                 raise stopped
             damaged = tuple(journal.damaged)
             cost = gate.cost
-        if not tally.records:
+        if not tally.records and not (config.shard is not None and len(asked) < FAILURES_IN_A_ROW):
+            # A small shard may have nothing to ask about, or nothing that gives a record: the others go on.
             raise _nothing_came(run, tally, files.reasons, gate.cap)
         entry = StageEntry(
             config=settings,
@@ -265,8 +267,7 @@ class _Files:
         self._run, self._reading = run, reading
         self._records: IO[bytes] | None = None
         self._quarantine: IO[bytes] | None = None
-        self._seen: set[int] = set()
-        self._repeats: Counter[int] = Counter()
+        self._ids = DistinctIds()
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
@@ -281,21 +282,12 @@ class _Files:
     def write(self, result: UnitResult) -> tuple[Record, ...]:
         """Write what came of a unit and return its records with the ids that they have in the file."""
         assert self._records is not None and self._quarantine is not None
-        records = tuple(map(self._distinct, result.records))
+        records = tuple(map(self._ids.own, result.records))
         self._records.writelines(_line(record.to_json()) for record in records)
         self._quarantine.writelines(map(_line, result.quarantine))
         self.reasons.update(line["reason"] for line in result.quarantine)
         self.tally.add(result)
         return records
-
-    def _distinct(self, record: Record) -> Record:
-        """Give a record that is equal to an earlier one, call and all, an id of its own; drop none."""
-        number = int(record.id, 16)
-        if number not in self._seen:
-            self._seen.add(number)
-            return record
-        self._repeats[number] += 1
-        return self._distinct(replace(record, id=content_id(record.id, self._repeats[number])))
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
