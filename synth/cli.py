@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from synth.cli_many import jobs_command, merge_command
+from synth.cli_many import batch_app, jobs_command, merge_command
 from synth.cli_parts import (
     Heldout,
     Preset,
@@ -247,6 +247,7 @@ def demo_command(
 
 app.command("merge")(merge_command)
 app.command("jobs")(jobs_command)
+app.add_typer(batch_app)
 
 
 def main() -> None:

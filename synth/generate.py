@@ -40,7 +40,7 @@ from synth.generators.find import find_generator
 from synth.inference.journal import Journal
 from synth.inference.lazy import LazyEndpoint
 
-__all__ = ["Accept", "GenerateConfig", "GenerateSummary", "Progress", "run_generate"]
+__all__ = ["Accept", "GenerateConfig", "GenerateSummary", "Progress", "UnitsLeft", "run_generate"]
 
 STAGE = "generate"
 
@@ -81,6 +81,14 @@ class GenerateSummary:
     current: bool = False
 
 
+class UnitsLeft(RunError):
+    """Some units gave nothing yet, because calls of theirs were not made; `tally` counts them."""
+
+    def __init__(self, run: Run, tally: Tally) -> None:
+        super().__init__(f"{tally.units_left} of {tally.units} units of work are left", where=str(run.path))
+        self.tally = tally
+
+
 Accept = Callable[[Sequence[Record]], int]
 """Says how many of these records the filter would keep."""
 
@@ -96,6 +104,7 @@ async def run_generate(
     tokenizer: str | Path | None = None,
     max_in_flight: int = 64,
     accept: Accept | None = None,
+    finish_partly: bool = True,
     stop: asyncio.Event | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> GenerateSummary:
@@ -111,6 +120,7 @@ async def run_generate(
         tokenizer: the folder, file or hub id of the teacher's tokenizer; needed where `config.passage_tokens` is set.
         max_in_flight: how many calls the teacher answers at once; decides how far ahead units are begun.
         accept: counts what the filter would keep; needed where `config.num_records` is set.
+        finish_partly: whether a stage that left units out is finished all the same, to go on with later.
         stop: when it is set, no new unit is begun, those in work are finished, and Interrupted is raised.
         on_progress: called after each document and each unit.
 
@@ -118,6 +128,7 @@ async def run_generate(
         ConfigError: a source or a generator does not exist; nothing was asked.
         RunError: the run is locked, no document gave a passage, or no call gave a record.
         InferenceError: the teacher is gone. The records of all units before that are in the files.
+        UnitsLeft: units were left out and `finish_partly` is false; the records of the others are in the files.
         Interrupted: `stop` was set; all answered calls are in the journal, the records of finished units
             in records.jsonl.
     """
@@ -162,6 +173,8 @@ async def run_generate(
                 raise stopped
             damaged = tuple(journal.damaged)
             cost = gate.cost
+        if tally.units_left and not finish_partly:
+            raise UnitsLeft(run, tally)
         if not tally.records and not (config.shard is not None and len(asked) < FAILURES_IN_A_ROW):
             # A small shard may have nothing to ask about, or nothing that gives a record: the others go on.
             raise _nothing_came(run, tally, files.reasons, gate.cap)

@@ -140,7 +140,7 @@ jobs:
         "job r2: there is no such file or folder: none",
         "job r2: no generator is called 'qaa'; did you mean qa",
         "job r2: bad.jsonl:2: ",
-        "unknown setting 'teecher' (did you mean teacher?)",
+        "unknown setting 'teecher' (did you mean teacher",
         "job third: max_in_flight: Input should be greater than or equal to 1",
         "several jobs have the run 'r2'",
         "job r5: --teacher: './no-folder' is no folder, no hub id",
