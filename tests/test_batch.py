@@ -339,8 +339,8 @@ def test_vllm_run_batch_answers_what_was_exported(tmp_path: Path, command: Comma
         arguments = ["export", "run", "--json"]
         exported = json.loads(done.stdout)["export"]
         (requests,), output = exported["files"], tmp_path / f"output-{rounds}.jsonl"
-        engine = [sys.executable, "-m", "vllm.entrypoints.openai.run_batch", "-i", str(tmp_path / requests)]
-        engine += ["-o", str(output), "--model", str(weights), "--served-model-name", "teacher"]
+        engine = [str(Path(sys.executable).with_name("vllm")), "run-batch", "-i", str(tmp_path / requests), "-o"]
+        engine += [str(output), "--model", str(weights), "--served-model-name", "teacher"]
         engine += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
         engine += ["--enforce-eager", "--no-enable-chunked-prefill"]
         environment = {

@@ -1,7 +1,11 @@
 """Shards and their merge: the same bytes as a run without shards, or a refusal that names the shard."""
 
 import json
+import os
+import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +16,8 @@ from synth.core.jsonl import read_lines
 from synth.core.runs import Run
 from synth.filter import FilterConfig, run_filter
 from synth.merge import merge_runs
+from tests.conftest import CHECKOUT, Command
+from tests.stub_endpoint import stub_endpoint
 from tests.test_generate import big_folder, pair, run_it
 
 LOOSE = FilterConfig(rule=("form >= 0", "groundedness >= 0", "relevance >= 0", "facts >= 0", "answer_type >= 0"))
@@ -226,3 +232,45 @@ async def test_a_folder_with_something_else_in_it_is_not_merged_over(tmp_path: P
     (tmp_path / "thesis" / "thesis.tex").touch()
     with pytest.raises(RunError, match="no run here"):
         merge_runs(runs, tmp_path / "thesis")
+
+
+def test_the_command_merges_and_filters_or_says_what_is_wrong(tmp_path: Path, command: Command) -> None:
+    folder = big_folder(tmp_path / "docs", 20)
+    with stub_endpoint() as stub:
+        for index in range(2):
+            done = command(
+                "synth", "generate", folder, "--teacher", stub.url, "--run", f"s{index}", "--shard", f"{index}/2"
+            )
+            assert done.returncode == 0 and "synth merge" in done.stdout, done.stderr
+    done = command("synth", "merge", "s1", "--run", "m")
+    assert done.returncode == 1 and "1 of 2 shards are missing: 0/2" in done.stderr and "Traceback" not in done.stderr
+    done = command("synth", "merge", "s1", "s0", "--run", "m", "--no-filter")
+    assert done.returncode == 0 and "Next: synth filter m" in done.stdout, done.stderr
+    done = command("synth", "merge", "s1", "s0", "--run", "m", "--rule", "relevance >= 0", "--num-records", 5, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["generate"]["current"] and result["filter"]["kept"] == 5
+
+
+def test_a_full_disk_leaves_no_merged_run(tmp_path: Path, command: Command) -> None:
+    folder = big_folder(tmp_path / "docs", 30)
+    with stub_endpoint() as stub:
+        for index in range(2):
+            command("synth", "generate", folder, "--teacher", stub.url, "--run", f"s{index}", "--shard", f"{index}/2")
+
+    def few_bytes() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    full = subprocess.run(
+        [sys.executable, "-m", "synth.cli", "merge", "s0", "s1", "--run", "m"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=few_bytes,
+    )
+    assert full.returncode == 1 and "cannot be written" in full.stderr and "Traceback" not in full.stderr
+    assert not list(tmp_path.glob("*m*/records.jsonl")) and not (tmp_path / "m").exists()
+    done = command("synth", "merge", "s0", "s1", "--run", "m", "--no-filter", "--json")
+    assert json.loads(done.stdout)["generate"]["records"] == 60
