@@ -10,7 +10,7 @@ from pathlib import Path
 
 PAGE = Path(__file__).with_name("cli.md")
 COMMANDS = {
-    "synth": ["generate", "filter", "demo"],
+    "synth": ["generate", "filter", "merge", "jobs", "batch export", "batch collect", "demo"],
     "tune": ["sft", "validate"],
 }
 
@@ -19,7 +19,7 @@ def page() -> str:
     """Return the page: the help of each command as it is printed."""
     parts = ["# The command line\n\nMade from the commands' own help by `make docs`.\n"]
     for program, commands in COMMANDS.items():
-        for arguments in ([], *([command] for command in commands)):
+        for arguments in ([], *(command.split() for command in commands)):
             title = " ".join([program, *arguments])
             parts.append(f"## {title}\n\n```\n{_help(program, *arguments)}\n```\n")
     return "\n".join(parts)

@@ -2,20 +2,29 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from synth.core.config import build, read_config
+from synth.cli_many import batch_app, jobs_command, merge_command
+from synth.cli_parts import (
+    Heldout,
+    Preset,
+    Rule,
+    ValidationShare,
+    default_name,
+    filter_config,
+    show_filter,
+    show_generate,
+    tables_of,
+)
+from synth.core.config import build
 from synth.core.console import AsJson, ConfigFile, Quiet, RunFolder, notice, print_json, run_app, setting, stdout
-from synth.core.resources import resource
 from synth.core.runs import Run
-from synth.filter import FilterConfig, FilterSummary, run_filter
-from synth.generate import GenerateConfig, GenerateSummary
+from synth.filter import FilterConfig, run_filter
+from synth.generate import GenerateConfig
 from synth.inference.endpoints import BUNDLED
 from synth.job import (
     Job,
@@ -43,14 +52,6 @@ BUNDLED_NOTICE = (
     "The bundled teacher is a demo: a few million parameters that learned one small skill. "
     "It shows the chain at work and is no teacher for your documents; name one with --teacher."
 )
-
-Heldout = Annotated[
-    Path | None,
-    typer.Option("--heldout", metavar="FILE", help="Human questions that must not leak into the dataset."),
-]
-Preset = Annotated[str | None, setting(FilterConfig, "preset")]
-Rule = Annotated[list[str] | None, setting(FilterConfig, "rule")]
-ValidationShare = Annotated[float | None, setting(FilterConfig, "validation_share")]
 
 
 @app.command("generate")
@@ -130,7 +131,7 @@ def generate_command(
 ) -> None:
     """Write pairs about DOCS, filter and split them."""
     teachers = tuple(teacher or (BUNDLED,))
-    tables = _tables(config, bundled=teachers == (BUNDLED,))
+    tables = tables_of(config, bundled=teachers == (BUNDLED,))
     given = tables.get("generate", {})
     shared = {"*": {"rubric": rubric}} if rubric else {}
     flags = {
@@ -156,9 +157,7 @@ def generate_command(
         "deadline": deadline,
     }
     settings = build(GenerateConfig, given, flags, where="generate")
-    filter_settings = _filter_config(
-        tables, preset, rule, validation_share, num_records=settings.num_records, seed=seed
-    )
+    filter_settings = filter_config(tables, preset, rule, validation_share, num_records=settings.num_records, seed=seed)
     job = Job(
         documents=tuple(docs),
         run=run or Path("runs") / default_name(docs[0]),
@@ -202,11 +201,6 @@ async def _preview(job: Job, passages: int, judged_by: FilterConfig, *, quiet: b
         return await preview(replace(job, filter=judged_by), passages, view, stop)
 
 
-def default_name(source: str) -> str:
-    """Return the name of the run over `source`: the folder's, or the hub dataset's."""
-    return source.removeprefix("hub:").replace("/", "-") if source.startswith("hub:") else Path(source).resolve().name
-
-
 def next_step(job: Job, result: JobResult) -> str:
     """Return the command that a user wants after this job."""
     path, summary = result.run.path, result.generate
@@ -233,7 +227,7 @@ def filter_command(
 ) -> None:
     """Decide again; no call to a teacher is repeated."""
     target = Run.open(run)
-    settings = _filter_config(_tables(config), preset, rule, validation_share, num_records=num_records, seed=seed)
+    settings = filter_config(tables_of(config), preset, rule, validation_share, num_records=num_records, seed=seed)
     summary = run_filter(target, settings, heldout)
     if as_json:
         print_json({"run": str(target.path), "filter": summary})
@@ -251,89 +245,9 @@ def demo_command(
     demo(run)
 
 
-def _tables(config: Path | None, *, bundled: bool = False) -> Mapping[str, Mapping[str, Any]]:
-    """Return the tables of the config file; the bundled models bring their own settings, which the file overrides."""
-    own = read_config(resource("demo", "demo.toml")) if bundled else {}
-    given = read_config(config) if config else {}
-    tables: dict[str, dict[str, Any]] = {
-        stage: {**own.get(stage, {}), **given.get(stage, {})} for stage in {*own, *given}
-    }
-    options = [source.get("generate", {}).get("options", {}) for source in (own, given)]
-    if any(options):
-        tables["generate"]["options"] = joined_options(*options)
-    return tables
-
-
-def _filter_config(
-    tables: Mapping[str, Mapping[str, Any]],
-    preset: str | None,
-    rule: list[str] | None,
-    validation_share: float | None,
-    *,
-    num_records: int | None,
-    seed: int | None,
-) -> FilterConfig:
-    flags = {
-        "preset": preset,
-        "rule": tuple(rule) if rule else None,
-        "validation_share": validation_share,
-        "num_records": num_records,
-        "seed": seed,
-    }
-    return build(FilterConfig, tables.get("filter", {}), flags, where="filter")
-
-
-def show_generate(run: Run, summary: GenerateSummary) -> None:
-    """Print what the generate stage did; every count is accounted for."""
-    stdout.print(
-        f"Run {run.path}" + (" (was finished: nothing was asked again)" if summary.current else ""),
-        markup=False,
-    )
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(justify="right")
-    table.add_column()
-    found = summary.documents + summary.documents_quarantined
-    asked = summary.calls + summary.calls_replayed + summary.calls_failed
-    twins = f", {summary.passages_duplicate} of them asked about once with their twins" * bool(
-        summary.passages_duplicate
-    )
-    table.add_row(str(found), f"documents: {summary.documents} read, {summary.documents_quarantined} in quarantine")
-    table.add_row(str(summary.passages), f"passages{twins}")
-    table.add_row(
-        str(asked),
-        f"calls: {summary.calls} answered, {summary.calls_replayed} from the journal, "
-        f"{summary.calls_failed} without answer",
-    )
-    table.add_row(
-        "",
-        f"of the answers {summary.calls_used} are in records, {summary.calls_quarantined} in quarantine, "
-        f"{summary.calls_between} steps between or asked for again",
-    )
-    table.add_row(
-        str(summary.completion_tokens),
-        f"tokens written, {summary.prompt_tokens} read, {summary.seconds:.0f} s"
-        + (f", cost {summary.cost:.2f}" if summary.cost is not None else ""),
-    )
-    table.add_row(
-        str(summary.quarantined), "lines in quarantine.jsonl: documents and replies without a record, and why"
-    )
-    table.add_row(str(summary.records), "records")
-    stdout.print(table)
-    if summary.capped:
-        notice(f"{summary.capped} was reached: {summary.units_left} units of work were left.")
-    for place in summary.damaged:
-        notice(f"journal/{place} could not be read; its call was made again.")
-
-
-def show_filter(summary: FilterSummary) -> None:
-    """Print the funnel of the filter: it adds up from all records to those kept."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(justify="right")
-    table.add_column()
-    for reason, count in summary.funnel:
-        table.add_row(f"-{count}", reason)
-    table.add_row(f"{summary.kept}", f"kept: {summary.train} to train on, {summary.validation} for validation")
-    stdout.print(table)
+app.command("merge")(merge_command)
+app.command("jobs")(jobs_command)
+app.add_typer(batch_app)
 
 
 def main() -> None:

@@ -264,7 +264,7 @@ def _filtered(run: Run, config: FilterConfig, heldout_path: Path | None) -> Filt
     records = list(read_records(run.records_path))
     if not records:
         raise RunError("there is no record to filter", where=str(run.records_path), fix="quarantine.jsonl says why")
-    own = frozenset(scorer.name for scorer in scorers_of(config))
+    own = own_scores(config)
     inputs = {"records.jsonl": records_digest(records, own)}
     if heldout is not None:
         inputs["heldout"] = heldout.digest
@@ -277,7 +277,7 @@ def _filtered(run: Run, config: FilterConfig, heldout_path: Path | None) -> Filt
         counts = run.stages()["filter"].counts
         return FilterSummary.of(records, config, train=counts["train"], validation=counts["validation"])
 
-    decided = decide([_fresh(record, own) for record in records], config, heldout)
+    decided = decide([undecided(record, own) for record in records], config, heldout)
     run.start_stage("filter")
     # An old dataset beside new decisions would pass for theirs if anything stopped the rest of this.
     run.train_path.unlink(missing_ok=True)
@@ -309,8 +309,13 @@ def _filtered(run: Run, config: FilterConfig, heldout_path: Path | None) -> Filt
     return summary
 
 
-def _fresh(record: Record, own: frozenset[str]) -> Record:
-    """Return the record as it was before any filter: no decision, no score of this package."""
+def own_scores(config: FilterConfig) -> frozenset[str]:
+    """Return the names of the scores that the filter itself gives."""
+    return frozenset(scorer.name for scorer in scorers_of(config))
+
+
+def undecided(record: Record, own: frozenset[str]) -> Record:
+    """Return the record as it was before any filter: no decision, no score of a scorer named in `own`."""
     others = {name: value for name, value in record.scores.items() if name not in own}
     return replace(record, scores=others, decision=None)
 
@@ -352,6 +357,6 @@ def records_digest(records: Sequence[Record], own: frozenset[str]) -> FileDigest
     """
     digest = hashlib.sha256()
     for record in records:
-        digest.update(canonical_json(_fresh(record, own).to_json()))
+        digest.update(canonical_json(undecided(record, own).to_json()))
         digest.update(b"\n")
     return FileDigest(digest.hexdigest(), len(records))

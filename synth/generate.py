@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +23,7 @@ import orjson
 from synth.core.calls import Endpoint, EndpointStats, Sampling
 from synth.core.errors import ConfigError, InferenceError, Interrupted, RunError
 from synth.core.jsonl import FileDigest, atomic_writer, digest_file
-from synth.core.records import Document, Passage, Record, content_id
+from synth.core.records import Document, Passage, Record
 from synth.core.runs import Run, StageEntry
 from synth.documents.limits import Limits
 from synth.documents.readers import read_documents
@@ -31,16 +31,17 @@ from synth.documents.splitter import split_document
 from synth.documents.tokens import load_tokenizer
 from synth.generation.config import GenerateConfig
 from synth.generation.gate import Gate, Spent, price_of
+from synth.generation.ids import DistinctIds
 from synth.generation.passages import PassageFile, Reading, write_passages
 from synth.generation.tally import Progress, Tally
-from synth.generation.units import Unit, UnitResult, UnitRunner, in_order
+from synth.generation.units import FAILURES_IN_A_ROW, Unit, UnitResult, UnitRunner, in_order
 from synth.generators.base import Generator, prepare
 from synth.generators.digest import generator_digest
 from synth.generators.find import find_generators
 from synth.inference.journal import Journal
 from synth.inference.lazy import LazyEndpoint
 
-__all__ = ["Accept", "GenerateConfig", "GenerateSummary", "Progress", "run_generate"]
+__all__ = ["Accept", "GenerateConfig", "GenerateSummary", "Progress", "UnitsLeft", "run_generate"]
 
 STAGE = "generate"
 
@@ -84,6 +85,14 @@ class GenerateSummary:
     current: bool = False
 
 
+class UnitsLeft(RunError):
+    """Some units gave nothing yet, because calls of theirs were not made; `tally` counts them."""
+
+    def __init__(self, run: Run, tally: Tally) -> None:
+        super().__init__(f"{tally.units_left} of {tally.units} units of work are left", where=str(run.path))
+        self.tally = tally
+
+
 Accept = Callable[[Sequence[Record]], int]
 """Says how many of these records the filter would keep."""
 
@@ -99,6 +108,7 @@ async def run_generate(
     tokenizer: str | Path | None = None,
     max_in_flight: int = 64,
     accept: Accept | None = None,
+    finish_partly: bool = True,
     stop: asyncio.Event | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> GenerateSummary:
@@ -114,6 +124,7 @@ async def run_generate(
         tokenizer: the folder, file or hub id of the teacher's tokenizer; needed where `config.passage_tokens` is set.
         max_in_flight: how many calls the teacher answers at once; decides how far ahead units are begun.
         accept: counts what the filter would keep; needed where `config.num_records` is set.
+        finish_partly: whether a stage that left units out is finished all the same, to go on with later.
         stop: when it is set, no new unit is begun, those in work are finished, and Interrupted is raised.
         on_progress: called after each document and each unit.
 
@@ -121,6 +132,7 @@ async def run_generate(
         ConfigError: a source or a generator does not exist; nothing was asked.
         RunError: the run is locked, no document gave a passage, or no call gave a record.
         InferenceError: the teacher is gone. The records of all units before that are in the files.
+        UnitsLeft: units were left out and `finish_partly` is false; the records of the others are in the files.
         Interrupted: `stop` was set; all answered calls are in the journal, the records of finished units
             in records.jsonl.
     """
@@ -170,7 +182,10 @@ async def run_generate(
                 raise stopped
             damaged = tuple(journal.damaged)
             cost = gate.cost
-        if not tally.records:
+        if tally.units_left and not finish_partly:
+            raise UnitsLeft(run, tally)
+        if not tally.records and not (config.shard is not None and len(asked) < FAILURES_IN_A_ROW):
+            # A small shard may have nothing to ask about, or nothing that gives a record: the others go on.
             raise _nothing_came(run, tally, files.reasons, gate.cap)
         entry = StageEntry(
             config=settings,
@@ -271,8 +286,7 @@ class _Files:
         self._run, self._reading = run, reading
         self._records: IO[bytes] | None = None
         self._quarantine: IO[bytes] | None = None
-        self._seen: set[int] = set()
-        self._repeats: Counter[int] = Counter()
+        self._ids = DistinctIds()
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
@@ -287,21 +301,12 @@ class _Files:
     def write(self, result: UnitResult) -> tuple[Record, ...]:
         """Write what came of a unit and return its records with the ids that they have in the file."""
         assert self._records is not None and self._quarantine is not None
-        records = tuple(map(self._distinct, result.records))
+        records = tuple(map(self._ids.own, result.records))
         self._records.writelines(_line(record.to_json()) for record in records)
         self._quarantine.writelines(map(_line, result.quarantine))
         self.reasons.update(line["reason"] for line in result.quarantine)
         self.tally.add(result)
         return records
-
-    def _distinct(self, record: Record) -> Record:
-        """Give a record that is equal to an earlier one, call and all, an id of its own; drop none."""
-        number = int(record.id, 16)
-        if number not in self._seen:
-            self._seen.add(number)
-            return record
-        self._repeats[number] += 1
-        return self._distinct(replace(record, id=content_id(record.id, self._repeats[number])))
 
 
 def _line(row: Mapping[str, Any]) -> bytes:

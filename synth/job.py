@@ -94,9 +94,9 @@ async def run_job(
     """
     sealed = check_job(job)
     config = job.filter or FilterConfig()
-    source = source or await find_teacher(job.teacher, served=job.teacher_model)
+    source = source or await source_of(job)
     run = Run.create(job.run)
-    teacher = teacher or open_teacher(job, source, run.log_path("teacher"), view)
+    teacher = teacher or open_teacher(job, source, run.log_path("teacher"), view.say)
 
     def accept(records: Sequence[Record]) -> int:
         return sum(r.decision is not None and r.decision.keep for r in decide(records, config, sealed))
@@ -121,8 +121,18 @@ async def run_job(
     return JobResult(run, summary, filtered)
 
 
+async def source_of(job: Job) -> ModelSource:
+    """Find out what the job's teacher is, without starting anything.
+
+    Raises:
+        ConfigError: it is no model and no URL, or the endpoint does not serve it.
+        InferenceError: nobody answers at the URL.
+    """
+    return await find_teacher(job.teacher, served=job.teacher_model)
+
+
 def open_teacher(
-    job: Job, source: ModelSource, log_path: Path, view: LiveView
+    job: Job, source: ModelSource, log_path: Path, say: Callable[[str], None]
 ) -> AbstractAsyncContextManager[Endpoint]:
     """Return the job's teacher, to be opened."""
     return open_endpoint(
@@ -130,7 +140,7 @@ def open_teacher(
         log_path=log_path,
         max_in_flight=job.max_in_flight,
         server_args=job.vllm_args,
-        on_progress=view.say,
+        on_progress=say,
     )
 
 

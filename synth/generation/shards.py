@@ -33,7 +33,12 @@ class Shard:
 
     def holds(self, passage: Passage) -> bool:
         """Whether the passage belongs to this shard."""
-        return self.count == 1 or int(passage.shown_id, 16) % self.count == self.index
+        return self.count == 1 or shard_of(passage, self.count) == self.index
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
+
+
+def shard_of(passage: Passage, count: int) -> int:
+    """Return the index of the shard, of so many, that a passage belongs to."""
+    return int(passage.shown_id, 16) % count

@@ -86,19 +86,22 @@ class UnitRunner:
         try:
             made = await unit.generator.generate(unit.passage, teacher)
             checked = [_checked(item, unit.generator) for item in made]
-        except CallRefused:
+        except Exception as raised:
+            error = _leaf(raised)
+            if isinstance(error, SynthError) and not isinstance(error, InferenceError | CallRefused):
+                if error is raised:
+                    raise
+                raise error from raised
+            # What is in flight is paid for, so its answers are kept.
             await teacher.settled()
-            return UnitResult(left=True)
-        except InferenceError as error:
-            await teacher.settled()
-            checked = [error if isinstance(error, ReplyError) else ReplyError(str(error), "")]
-        except SynthError:
-            raise
-        except Exception as error:
-            # A user's generator may fail on one odd passage; that is a line in quarantine.jsonl, not the end.
-            await teacher.settled()
-            crash = _in_words(error, unit.generator)
-            checked = [ReplyError(crash, "")]
+            if isinstance(error, CallRefused):
+                return UnitResult(left=True)
+            if isinstance(error, InferenceError):
+                checked = [error if isinstance(error, ReplyError) else ReplyError(str(error), "")]
+            else:
+                # A user's generator may fail on one odd passage; that is a line in quarantine.jsonl, not the end.
+                crash = _in_words(error, unit.generator)
+                checked = [ReplyError(crash, "")]
         if self._endpoint.failure is not None:
             self._gate.shut(self._endpoint.failure)
             raise self._endpoint.failure
@@ -158,6 +161,16 @@ async def in_order(
         for task in window:
             task.cancel()
         await asyncio.gather(*window, return_exceptions=True)
+
+
+def _leaf(error: Exception) -> Exception:
+    """Return the error that decides; of a task group's errors: what ends the run, a refused call, a missing reply."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    leaves = [_leaf(inner) for inner in error.exceptions]
+    order = (CallRefused, InferenceError, Exception)
+    broken = [leaf for leaf in leaves if isinstance(leaf, SynthError) and not isinstance(leaf, order[:2])]
+    return next(iter(broken), None) or next(leaf for kind in order for leaf in leaves if isinstance(leaf, kind))
 
 
 def _checked(item: object, generator: Generator) -> Record | ReplyError:

@@ -1,0 +1,115 @@
+"""What the commands of `synth` share: flags, the tables of a config file, and results in words."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from synth.core.config import build, read_config
+from synth.core.console import notice, setting, stdout
+from synth.core.resources import resource
+from synth.core.runs import Run
+from synth.filter import FilterConfig, FilterSummary
+from synth.generate import GenerateSummary
+from synth.job import joined_options
+
+Heldout = Annotated[
+    Path | None,
+    typer.Option("--heldout", metavar="FILE", help="Human questions that must not leak into the dataset."),
+]
+Preset = Annotated[str | None, setting(FilterConfig, "preset")]
+Rule = Annotated[list[str] | None, setting(FilterConfig, "rule")]
+ValidationShare = Annotated[float | None, setting(FilterConfig, "validation_share")]
+
+
+def default_name(source: str) -> str:
+    """Return the name of the run over `source`: the folder's, or the hub dataset's."""
+    return source.removeprefix("hub:").replace("/", "-") if source.startswith("hub:") else Path(source).resolve().name
+
+
+def tables_of(config: Path | None, *, bundled: bool = False) -> Mapping[str, Mapping[str, Any]]:
+    """Return the tables of the config file; the bundled models bring their own settings, which the file overrides."""
+    own = read_config(resource("demo", "demo.toml")) if bundled else {}
+    given = read_config(config) if config else {}
+    tables: dict[str, dict[str, Any]] = {
+        stage: {**own.get(stage, {}), **given.get(stage, {})} for stage in {*own, *given}
+    }
+    options = [source.get("generate", {}).get("options", {}) for source in (own, given)]
+    if any(options):
+        tables["generate"]["options"] = joined_options(*options)
+    return tables
+
+
+def filter_config(
+    given: Mapping[str, Mapping[str, Any]],
+    preset: str | None,
+    rule: list[str] | None,
+    validation_share: float | None,
+    *,
+    num_records: int | None,
+    seed: int | None,
+) -> FilterConfig:
+    """Build the filter's settings from the tables of a config file and the flags, which win."""
+    flags = {
+        "preset": preset,
+        "rule": tuple(rule) if rule else None,
+        "validation_share": validation_share,
+        "num_records": num_records,
+        "seed": seed,
+    }
+    return build(FilterConfig, given.get("filter", {}), flags, where="filter")
+
+
+def show_generate(run: Run, summary: GenerateSummary) -> None:
+    """Print what the generate stage did; every count is accounted for."""
+    stdout.print(
+        f"Run {run.path}" + (" (was finished: nothing was asked again)" if summary.current else ""),
+        markup=False,
+    )
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(justify="right")
+    table.add_column()
+    found = summary.documents + summary.documents_quarantined
+    asked = summary.calls + summary.calls_replayed + summary.calls_failed
+    twins = f", {summary.passages_duplicate} of them asked about once with their twins" * bool(
+        summary.passages_duplicate
+    )
+    table.add_row(str(found), f"documents: {summary.documents} read, {summary.documents_quarantined} in quarantine")
+    table.add_row(str(summary.passages), f"passages{twins}")
+    table.add_row(
+        str(asked),
+        f"calls: {summary.calls} answered, {summary.calls_replayed} from the journal, "
+        f"{summary.calls_failed} without answer",
+    )
+    table.add_row(
+        "",
+        f"of the answers {summary.calls_used} are in records, {summary.calls_quarantined} in quarantine, "
+        f"{summary.calls_between} steps between or asked for again",
+    )
+    table.add_row(
+        str(summary.completion_tokens),
+        f"tokens written, {summary.prompt_tokens} read, {summary.seconds:.0f} s"
+        + (f", cost {summary.cost:.2f}" if summary.cost is not None else ""),
+    )
+    table.add_row(
+        str(summary.quarantined), "lines in quarantine.jsonl: documents and replies without a record, and why"
+    )
+    table.add_row(str(summary.records), "records")
+    stdout.print(table)
+    if summary.capped:
+        notice(f"{summary.capped} was reached: {summary.units_left} units of work were left.")
+    for place in summary.damaged:
+        notice(f"journal/{place} could not be read; its call was made again.")
+
+
+def show_filter(summary: FilterSummary) -> None:
+    """Print the funnel of the filter: it adds up from all records to those kept."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(justify="right")
+    table.add_column()
+    for reason, count in summary.funnel:
+        table.add_row(f"-{count}", reason)
+    table.add_row(f"{summary.kept}", f"kept: {summary.train} to train on, {summary.validation} for validation")
+    stdout.print(table)

@@ -1,0 +1,431 @@
+"""A list of jobs, one after another, with one server for each teacher.
+
+The file is YAML: `jobs`, a list, and `defaults`, which stand in for what a job leaves out. All faults of
+the file are found before the first job starts. Paths mean what they mean as flags: they begin where the
+user stands. Running the same file again goes on where it stopped; finished jobs start no server.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from synth.core.calls import Endpoint
+from synth.core.config import build, read_config
+from synth.core.errors import ConfigError, InferenceError, Interrupted, SynthError, did_you_mean
+from synth.core.resources import resource
+from synth.core.runs import Run
+from synth.filter import FilterConfig
+from synth.generate import GenerateConfig
+from synth.generators.find import find_generator
+from synth.inference.endpoints import BUNDLED, ModelSource
+from synth.job import (
+    Job,
+    JobResult,
+    check_job,
+    check_number,
+    joined_options,
+    judge_of,
+    open_teacher,
+    run_job,
+    source_of,
+)
+from synth.live import LiveView
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+_Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
+class JobEntry(BaseModel):
+    """One entry of `jobs`, in the words of `synth generate`. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: str | None = None
+    """What the job is called; the name of the run's folder unless given."""
+    documents: _Texts = Field(min_length=1)
+    """Files, folders and hub datasets: one, or a list."""
+    run: str
+    """The run's folder."""
+    teacher: _Texts = Field(min_length=1)
+    """A hub id, a folder, or the URLs of endpoints that serve the same model."""
+    teacher_model: str | None = None
+    """With a URL: the model's name there."""
+    heldout: str | None = None
+    """Human questions that must not leak into the dataset."""
+    vllm_args: _Texts = ()
+    """Passed through to the vLLM server."""
+    max_in_flight: int = Field(64, ge=1)
+    """How many calls run at once, at most."""
+    tokenizer: str | None = None
+    """With a URL and passage_tokens: whose tokens are counted."""
+    no_filter: bool = False
+    """Stop before the filter."""
+    generator: _Texts | None = None
+    """The generators; the same as `generator` in `generate`."""
+    generate: Mapping[str, Any] = Field(default_factory=dict)
+    """Settings of the generate stage."""
+    filter: Mapping[str, Any] = Field(default_factory=dict)
+    """Settings of the filter."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedJob:
+    """A job and what it is called in the file."""
+
+    name: str
+    job: Job
+    judged_by: FilterConfig
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    """What became of a job. `result` is there where it was done; `reason` says why it was not."""
+
+    name: str
+    run: Path
+    state: Literal["done", "failed", "interrupted", "not run"]
+    seconds: float = 0.0
+    result: JobResult | None = None
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome with its counts as JSON values."""
+        generate = None if self.result is None else asdict(self.result.generate)
+        filtered = None if self.result is None or self.result.filter is None else asdict(self.result.filter)
+        return {
+            "name": self.name,
+            "run": str(self.run),
+            "state": self.state,
+            "seconds": round(self.seconds, 3),
+            "generate": generate,
+            "filter": filtered,
+            "reason": self.reason or None,
+        }
+
+
+async def read_jobs(path: Path, only: Sequence[str] = ()) -> list[NamedJob]:
+    """Read a file of jobs and check all that can be checked before a call is made.
+
+    Args:
+        path: the YAML file.
+        only: the names of the jobs to do; all unless given. The others are checked as well.
+
+    Raises:
+        ConfigError: names every fault of the file, with the job's name.
+    """
+    given = _read_yaml(path)
+    faults = _unknown(given, ("jobs", "defaults"), "the file")
+    defaults, entries = given.get("defaults") or {}, given.get("jobs")
+    if not isinstance(entries, list) or not entries:
+        faults.append("there is no list `jobs`")
+        entries = []
+    if isinstance(defaults, dict):
+        defaults = _known_defaults(defaults, faults)
+    else:
+        faults.append("`defaults` is no mapping of settings")
+        defaults = {}
+    jobs: list[NamedJob] = []
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict):
+            faults.append(f"job {number} is no mapping of settings")
+            continue
+        reading = _Reading(_label(entry, number), faults)
+        named = reading.job(defaults, entry)
+        if named is not None:
+            await reading.check(named)
+            jobs.append(named)
+    given_entries = [entry for entry in entries if isinstance(entry, dict)]
+    faults += _twins("name", [_label(entry, number) for number, entry in enumerate(given_entries, 1)])
+    faults += _twins("run", [str(Path(entry["run"])) for entry in given_entries if isinstance(entry.get("run"), str)])
+    if faults:
+        raise ConfigError("".join(f"\n  {fault}" for fault in dict.fromkeys(faults)), where=str(path))
+    known = [job.name for job in jobs]
+    for name in only:
+        if name not in known:
+            raise ConfigError(f"no job is called {name!r}", where="--only", fix=did_you_mean(name, known))
+    return [job for job in jobs if not only or job.name in only]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        words = " ".join(str(error).split())
+        raise ConfigError(f"not valid YAML ({words})", where=str(path)) from error
+    if not isinstance(value, dict):
+        raise ConfigError("is no mapping with a list `jobs`", where=str(path), fix="see docs/many-machines.md")
+    return value
+
+
+def _unknown(given: Mapping[Any, Any], known: Iterable[str], where: str) -> list[str]:
+    names = tuple(known)
+    return [
+        f"{where}: unknown setting {str(name)!r} ({did_you_mean(str(name), names)})"
+        for name in given
+        if name not in names
+    ]
+
+
+def _known_defaults(defaults: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
+    """Return the defaults without unknown keys, which are faults of their own and not of every job."""
+    faults += _unknown(defaults, JobEntry.model_fields, "defaults")
+    known = {key: value for key, value in defaults.items() if key in JobEntry.model_fields}
+    for name, model in (("generate", GenerateConfig), ("filter", FilterConfig)):
+        table = known.get(name)
+        if isinstance(table, dict):
+            faults += _unknown(table, model.model_fields, f"defaults, {name}")
+            known[name] = {key: value for key, value in table.items() if key in model.model_fields}
+    return known
+
+
+def _label(entry: Mapping[str, Any], number: int) -> str:
+    name = entry.get("name") or (Path(entry["run"]).name if isinstance(entry.get("run"), str) else None)
+    return str(name) if name else f"number {number}"
+
+
+class _Reading:
+    """Reads one entry; each fault is noted with the job's name and does not keep the others from being found."""
+
+    def __init__(self, label: str, faults: list[str]) -> None:
+        self._label, self._faults = label, faults
+
+    def job(self, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> NamedJob | None:
+        tables = _tables(defaults, given)
+        entry = self._build(JobEntry, {**defaults, **given, **tables})
+        bundled: Mapping[str, Mapping[str, Any]] = {}
+        if entry is not None and entry.teacher == (BUNDLED,):
+            bundled = read_config(resource("demo", "demo.toml"))
+        flags = {"generator": None if entry is None else entry.generator}
+        settings, rules = tables.get("generate", {}), tables.get("filter", {})
+        generate = self._build(GenerateConfig, bundled.get("generate", {}), settings, flags, table="generate")
+        shared = {"num_records": settings.get("num_records"), "seed": settings.get("seed")} if generate else {}
+        judged_by = self._build(FilterConfig, bundled.get("filter", {}), shared, rules, table="filter")
+        if entry is None or generate is None or judged_by is None:
+            return None
+        job = Job(
+            documents=entry.documents,
+            run=Path(entry.run),
+            generate=generate,
+            # A shard is filtered after its merge, when its twins in the other shards are known.
+            filter=None if entry.no_filter or generate.shard else judged_by,
+            teacher=entry.teacher,
+            teacher_model=entry.teacher_model,
+            tokenizer=entry.tokenizer,
+            heldout=None if entry.heldout is None else Path(entry.heldout),
+            max_in_flight=entry.max_in_flight,
+            vllm_args=entry.vllm_args,
+        )
+        return NamedJob(self._label, job, judged_by)
+
+    async def check(self, named: NamedJob) -> None:
+        job = named.job
+        with self._noted():
+            check_job(replace(job, filter=named.judged_by))
+        for source in job.documents:
+            if not source.startswith("hub:") and not Path(source).exists():
+                self._faults.append(f"job {self._label}: there is no such file or folder: {source}")
+        for spec in job.generate.generator:
+            with self._noted():
+                find_generator(spec, job.generate.generator_options())
+        if not any(spec.startswith(("http://", "https://")) for spec in job.teacher):
+            # A model that we start is looked up without asking anyone; an endpoint may come up later.
+            with self._noted():
+                await source_of(job)
+
+    def _build(self, model: type[_M], *layers: Mapping[str, Any], table: str = "") -> _M | None:
+        where = f"job {self._label}" + (f", {table}" if table else "")
+        try:
+            return build(model, *layers, where=where)
+        except ConfigError as error:
+            self._faults.append(str(error))
+            return None
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            yield
+        except SynthError as error:
+            self._faults.append(f"job {self._label}: {error}")
+
+
+def _tables(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Join `generate` and `filter` of the defaults and of a job, key by key, options by generator as well."""
+    joined: dict[str, Any] = {}
+    for name in ("generate", "filter"):
+        layers = [layer[name] for layer in (defaults, given) if layer.get(name) is not None]
+        if not all(isinstance(layer, dict) for layer in layers):
+            continue
+        joined[name] = {key: value for layer in layers for key, value in layer.items()}
+        options = [layer["options"] for layer in layers if isinstance(layer.get("options"), dict)]
+        if len(options) > 1 and all(isinstance(table, dict) for layer in options for table in layer.values()):
+            joined[name]["options"] = joined_options(*options)
+    # A job's own list of generators, wherever it stands, comes before that of the defaults.
+    own = given.get("generate") or {}
+    if "generator" in own and "generator" not in given:
+        joined["generator"] = None
+    return joined
+
+
+def _twins(key: str, values: Sequence[str]) -> list[str]:
+    return [f"several jobs have the {key} {value!r}" for value in dict.fromkeys(values) if values.count(value) > 1]
+
+
+class SharedTeacher(AbstractAsyncContextManager[Endpoint]):
+    """An endpoint that stays open from one job to the next; `close` ends it.
+
+    Args:
+        opening: makes what opens the endpoint; called again where it was closed after a failure.
+
+    Attributes:
+        say: told what the server does; each job has its own view.
+    """
+
+    def __init__(self, opening: Callable[[], AbstractAsyncContextManager[Endpoint]]) -> None:
+        self.opening = opening
+        self.say: Callable[[str], None] = lambda _: None
+        self._open: AbstractAsyncContextManager[Endpoint] | None = None
+        self._endpoint: Endpoint | None = None
+
+    async def __aenter__(self) -> Endpoint:
+        """Return the endpoint, opened by the first job that needs it."""
+        if self._endpoint is None:
+            opening = self.opening()
+            self._endpoint = await opening.__aenter__()
+            self._open = opening
+        return self._endpoint
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Leave it open, unless the teacher is gone: then the next job opens another."""
+        return await self.close(kind, error, trace) if isinstance(error, InferenceError) else None
+
+    async def close(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> bool | None:
+        """Close the endpoint if it is open."""
+        opened, self._open, self._endpoint = self._open, None, None
+        return None if opened is None else await opened.__aexit__(kind, error, trace)
+
+
+async def run_jobs(
+    jobs: Sequence[NamedJob],
+    stop: asyncio.Event,
+    *,
+    quiet: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+    on_done: Callable[[JobOutcome], None] = lambda _: None,
+) -> list[JobOutcome]:
+    """Do the jobs and return what became of each, in the order of `jobs`.
+
+    Jobs of one teacher follow each other, so that it is started once; teachers come in the order in which
+    they are first named. A job that fails is an outcome, and the others go on.
+
+    Args:
+        jobs: from `read_jobs`.
+        stop: when it is set, the job in work is drained and the rest is not run.
+        quiet: show no progress.
+        say: told which job begins.
+        on_done: told each outcome as it comes.
+    """
+    outcomes: dict[str, JobOutcome] = {}
+
+    def settle(outcome: JobOutcome) -> None:
+        outcomes[outcome.name] = outcome
+        on_done(outcome)
+
+    for group in _by_teacher(jobs):
+        shared, source = SharedTeacher(_unset), None
+        try:
+            for named in group:
+                if stop.is_set():
+                    settle(JobOutcome(named.name, named.job.run, "not run"))
+                    continue
+                say(f"{named.name}: {', '.join(named.job.documents)} → {named.job.run}")
+                began, result, fault = time.monotonic(), None, None
+                try:
+                    source = source or await source_of(named.job)
+                    result = await _do(named, group, source, shared, stop, quiet=quiet)
+                    check_number(named.job, result)
+                except SynthError as error:
+                    fault = error
+                settle(_outcome(named, time.monotonic() - began, result, fault))
+        finally:
+            await shared.close()
+    return [outcomes[named.name] for named in jobs]
+
+
+def _outcome(named: NamedJob, seconds: float, result: JobResult | None, fault: SynthError | None) -> JobOutcome:
+    if fault is None:
+        return JobOutcome(named.name, named.job.run, "done", seconds, result)
+    state: Literal["interrupted", "failed"] = "interrupted" if isinstance(fault, Interrupted) else "failed"
+    return JobOutcome(named.name, named.job.run, state, seconds, result, str(fault))
+
+
+async def _do(
+    named: NamedJob,
+    group: Sequence[NamedJob],
+    source: ModelSource,
+    shared: SharedTeacher,
+    stop: asyncio.Event,
+    *,
+    quiet: bool,
+) -> JobResult:
+    widest = replace(named.job, max_in_flight=max(other.job.max_in_flight for other in group))
+    with LiveView(judge_of(named.judged_by), quiet=quiet) as view:
+        log_path = Run(named.job.run).log_path("teacher")
+        shared.say = view.say
+        shared.opening = lambda: open_teacher(widest, source, log_path, lambda text: shared.say(text))
+        return await run_job(named.job, view, stop, source=source, teacher=shared)
+
+
+def _unset() -> AbstractAsyncContextManager[Endpoint]:
+    raise AssertionError("each job says how its teacher is opened")
+
+
+def _by_teacher(jobs: Sequence[NamedJob]) -> list[list[NamedJob]]:
+    groups: dict[tuple[object, ...], list[NamedJob]] = {}
+    for named in jobs:
+        job = named.job
+        groups.setdefault((job.teacher, job.teacher_model, job.vllm_args), []).append(named)
+    return list(groups.values())
+
+
+def check_outcomes(outcomes: Sequence[JobOutcome]) -> None:
+    """Raise unless every job was done.
+
+    Raises:
+        Interrupted: the user stopped the list.
+        SynthError: a job failed; the others were done.
+    """
+    undone = [outcome for outcome in outcomes if outcome.state != "done"]
+    if any(outcome.state in {"interrupted", "not run"} for outcome in undone):
+        raise Interrupted(
+            f"stopped with {len(undone)} of {len(outcomes)} jobs not done",
+            fix="run the same command again: it goes on where it was",
+        )
+    if undone:
+        raise SynthError(
+            f"{len(undone)} of {len(outcomes)} jobs failed: {', '.join(outcome.name for outcome in undone)}",
+            fix="mend them and run the same command again: finished jobs are passed over",
+        )
