@@ -1,7 +1,7 @@
 """`python bench/documents.py [--keep FOLDER] [--large MIB]`: which converter loses least, and what each costs.
 
 Writes files of each kind with planted words (the `dev` extra has the writers), makes a fresh environment for each
-converter with pip, and measures there: CPU time a file (median of three, after one to warm up), CPU time to import, size on
+converter with pip, and measures there: CPU time a file (median of three, after one to warm up) and to import, size on
 disk of what pip installed, the share of the planted words that came out, and how many headings, list items and table
 rows are still such. The rows named `synth` are what its readers make of the files (their time is the parent's alone).
 `--keep` holds the files and environments for the next time. With `--large MIB` a text file of that
