@@ -28,7 +28,7 @@ _NO_BETTER = 0.9
 _WORSE = 0.8
 _FORGET = 0.002
 _SMALL_QUEUE = 8
-_LARGE_QUEUE = 16
+_LONG_QUEUE = 2
 
 
 class Limiter:
@@ -132,13 +132,17 @@ class Limiter:
         self._let_in()
 
     def observe(self, running: float, waiting: float) -> None:
-        """Take what the engine says of its queue; a short one is kept so that it never starves."""
+        """Take what the engine says of its queue: calls that run in its batch, and calls that wait for that.
+
+        A queue as long as the batch is kept, so that the engine never starves between two looks.
+        """
         self._metered = True
-        enough = max(_SMALL_QUEUE, running / 2)
+        enough = max(_SMALL_QUEUE, running)
         self._held = waiting > enough
-        if running and waiting > max(_LARGE_QUEUE, running):
+        if running and waiting > _LONG_QUEUE * enough:
             self._climbing = False
-            self._set(max(self._limit * _CUT, min(self._limit, self._running - (waiting - enough))))
+            target = max(running + enough, self._running - (waiting - enough))
+            self._set(min(self._limit, max(self._limit * _CUT, target)))
         elif not self._held and self._running >= self._slots:
             self._set(self._limit + max(_SMALL_QUEUE, enough - waiting))
         self._let_in()
