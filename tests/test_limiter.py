@@ -118,7 +118,7 @@ def test_where_no_queue_is_shown_a_server_that_thrashes_gets_fewer_calls() -> No
 
 def test_an_engine_with_room_or_a_short_queue_keeps_all_calls_in_flight() -> None:
     limiter = Limiter(256)
-    for running, waiting in ((10, 0), (128, 100), (128, 128), (0, 200)):
+    for running, waiting in ((10, 0), (128, 100), (128, 256), (4, 16), (0, 200)):
         limiter.observe(running, waiting)
         assert limiter.limit == 256
 
@@ -134,7 +134,7 @@ def test_a_long_queue_in_the_engine_is_shortened_and_never_emptied() -> None:
         limiter.observe(running=100, waiting=limiter.in_flight - 100)
         limits.append(limiter.limit)
     assert limits == sorted(limits, reverse=True)
-    assert 150 <= limits[-1] <= 200
+    assert 200 <= limits[-1] <= 300
     while limiter.in_flight > 90:
         limiter.succeeded(time.monotonic())
     for _ in range(60):

@@ -28,7 +28,8 @@ _NO_BETTER = 0.9
 _WORSE = 0.8
 _FORGET = 0.002
 _SMALL_QUEUE = 8
-_LARGE_QUEUE = 16
+_LONG_QUEUE = 2
+_BATCH_KEPT = 0.98
 
 
 class Limiter:
@@ -60,6 +61,7 @@ class Limiter:
         self._climbing = True
         self._held = False
         self._metered = False
+        self._batch = 0.0
         self._cut_at = -math.inf
         self._too_much = math.inf
         self._calls, self._seconds, self._load, self._window_at = 0, 0.0, 0, clock()
@@ -132,13 +134,19 @@ class Limiter:
         self._let_in()
 
     def observe(self, running: float, waiting: float) -> None:
-        """Take what the engine says of its queue; a short one is kept so that it never starves."""
+        """Take what the engine says of its queue: calls that run in its batch, and calls that wait for that.
+
+        A queue as long as the largest batch of late is kept: calls of equal length end together, and then the
+        engine needs a whole batch at once.
+        """
         self._metered = True
-        enough = max(_SMALL_QUEUE, running / 2)
+        self._batch = max(running, _BATCH_KEPT * self._batch)
+        enough = max(_SMALL_QUEUE, self._batch)
         self._held = waiting > enough
-        if running and waiting > max(_LARGE_QUEUE, running):
+        if running and waiting > _LONG_QUEUE * enough:
             self._climbing = False
-            self._set(max(self._limit * _CUT, min(self._limit, self._running - (waiting - enough))))
+            target = max(2 * enough, self._running - (waiting - enough))
+            self._set(min(self._limit, max(self._limit * _CUT, target)))
         elif not self._held and self._running >= self._slots:
             self._set(self._limit + max(_SMALL_QUEUE, enough - waiting))
         self._let_in()
