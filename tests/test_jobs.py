@@ -114,6 +114,30 @@ def test_ctrl_c_lists_what_was_not_run_and_the_same_command_goes_on(tmp_path: Pa
     assert sum(1 for _ in read_lines(tmp_path / "runs" / "c" / "records.jsonl")) == 20
 
 
+def test_a_second_ctrl_c_drops_the_calls_in_flight_without_a_traceback(tmp_path: Path) -> None:
+    with stub_endpoint(delay=20) as stub:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "synth.cli", "jobs", str(jobs_file(tmp_path, stub.url))],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 120
+        while len(stub.bodies) < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        while "Ctrl-C again" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert time.monotonic() - began < 18
+    assert "the calls in flight were dropped" in errors and "Traceback" not in errors
+
+
 def test_all_faults_of_the_file_are_found_before_the_first_job(tmp_path: Path, command: Command) -> None:
     big_folder(tmp_path / "docs", 2)
     write(tmp_path / "bad.jsonl", HELDOUT + '{"question": "No answer?"}\n')
