@@ -173,11 +173,13 @@ async def measure(options: argparse.Namespace) -> None:
                 a, b = sides["ours"], sides["twin"]
                 ratios.append(a.speed / b.speed)
                 shares.append(hits / possible if possible else float("nan"))
+                for side, timed in (("ours", a), ("twin", b)):
+                    print(
+                        f"{side}: {timed.speed:.0f} tokens/s, {timed.tokens} in {timed.seconds:.1f} s, "
+                        f"{timed.cpu:.1f} s of CPU, {len(bodies)} calls"
+                    )
                 print(
-                    f"{len(bodies)} calls: ours {a.speed:.0f} tokens/s ({a.tokens} in {a.seconds:.1f} s, cpu {a.cpu:.1f} s), "
-                    f"twin {b.speed:.0f} ({b.tokens} in {b.seconds:.1f} s, cpu {b.cpu:.1f} s), ratio {ratios[-1]:.3f}; "
-                    f"prefix cache {hits} of {possible} tokens ({shares[-1]:.3f})",
-                    flush=True,
+                    f"ratio {ratios[-1]:.3f}; prefix cache {hits} of {possible} tokens ({shares[-1]:.3f})", flush=True
                 )
             print(
                 f"median ratio {statistics.median(ratios):.3f} of {options.pairs} pairs; "
@@ -200,7 +202,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--passages", type=int, default=60)
     parser.add_argument("--in-flight", type=int, default=64)
-    parser.add_argument("--block", type=int, default=16, help="tokens of a cache block; 0 for the server's own")
+    parser.add_argument("--block", type=int, default=32, help="tokens of a cache block; 0 for the server's own")
     parser.add_argument("--default-block", type=int, default=128, help="the server's own, where --block is 0")
     parser.add_argument("--vllm-arg", action="append", default=[])
     asyncio.run(measure(parser.parse_args()))

@@ -1,46 +1,76 @@
-"""`synth`: documents in, a dataset out. Parses, calls one library function, prints."""
+"""`synth`: documents in, a dataset out.
 
-import asyncio
-import sys
-from dataclasses import replace
-from pathlib import Path
-from typing import Annotated
+The commands are imported when they are called, so that `synth --help` is there at once. Each of them
+parses, calls one library function, and prints.
+"""
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperGroup
 
-from synth.cli_many import batch_app, jobs_command, merge_command
-from synth.cli_parts import (
-    Heldout,
-    Preset,
-    Rule,
-    ValidationShare,
-    default_name,
-    filter_config,
-    show_filter,
-    show_generate,
-    tables_of,
-)
-from synth.core.config import build
-from synth.core.console import AsJson, ConfigFile, Quiet, RunFolder, notice, print_json, run_app, setting, stdout
-from synth.core.runs import Run
-from synth.filter import FilterConfig, run_filter
-from synth.generate import GenerateConfig
-from synth.inference.endpoints import BUNDLED
-from synth.job import (
-    Job,
-    JobResult,
-    check_number,
-    joined_options,
-    judge_of,
-    parse_options,
-    run_job,
-    stop_on_signals,
-)
-from synth.live import LiveView
-from synth.preview import Preview, preview, show_preview
+from synth.core.entry import run_app
+from synth.core.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from typer._click import Command, Context, HelpFormatter
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "generate": ("synth.cli_one:generate_command", "Write pairs about DOCS, filter and split them."),
+    "filter": ("synth.cli_one:filter_command", "Decide again; no call to a teacher is repeated."),
+    "merge": (
+        "synth.cli_many:merge_command",
+        "Join the runs of all shards into one, then filter it: twins are found across shards.",
+    ),
+    "jobs": ("synth.cli_many:jobs_command", "Do a list of jobs, one after another, with one server for each teacher."),
+    "batch": (
+        "synth.cli_many:batch_app",
+        "Ask through batch files: for `vllm run-batch` and for the batch services of hosted models.",
+    ),
+    "demo": ("synth.cli_one:demo_command", "Run the whole chain offline, on bundled models."),
+}
+"""Where each command is, and its help in one line (a test compares it with the command's own)."""
+
+
+class LazyCommands(TyperGroup):
+    """A group that imports a command when it is called."""
+
+    def list_commands(self, ctx: "Context") -> list[str]:
+        """Return the names in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: "Context", cmd_name: str) -> "Command":
+        """Import a command.
+
+        Raises:
+            ConfigError: there is none of that name; near matches are named.
+        """
+        if cmd_name not in COMMANDS:
+            raise ConfigError(f"no command is called {cmd_name!r}", fix=did_you_mean(cmd_name, COMMANDS))
+        return command(cmd_name)
+
+    def format_commands(self, ctx: "Context", formatter: "HelpFormatter") -> None:
+        """Write the names and what they do, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def command(name: str) -> Any:  # noqa: ANN401  (typer's own type)
+    """Import one of `COMMANDS`."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_command(found)
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    alone.command(name)(found)
+    return typer.main.get_command(alone)
+
 
 app = typer.Typer(
     name="synth",
+    cls=LazyCommands,
     help="From your documents to a dataset: a teacher writes pairs, a filter decides, nothing is lost.",
     no_args_is_help=True,
     add_completion=False,
@@ -48,206 +78,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-BUNDLED_NOTICE = (
-    "The bundled teacher is a demo: a few million parameters that learned one small skill. "
-    "It shows the chain at work and is no teacher for your documents; name one with --teacher."
-)
 
-
-@app.command("generate")
-def generate_command(
-    docs: Annotated[
-        list[str],
-        typer.Argument(metavar="DOCS", help="Files, folders, hub datasets (hub:owner/name).", show_default=False),
-    ],
-    run: Annotated[
-        Path | None,
-        typer.Option("--run", help="The run's folder. [default: runs/<name of the first source>]"),
-    ] = None,
-    teacher: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--teacher",
-            metavar="MODEL|URL",
-            help="A hub id or a folder (a vLLM server is started for it), or the URL of an endpoint that runs; several "
-            "URLs are balanced. [default: the bundled demo model]",
-        ),
-    ] = None,
-    teacher_model: Annotated[
-        str | None,
-        typer.Option("--teacher-model", metavar="NAME", help="With a URL: the model's name there."),
-    ] = None,
-    generator: Annotated[list[str] | None, setting(GenerateConfig, "generator", "--generator")] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", metavar="NAME.KEY=VALUE", help="A generator's own setting. May be repeated."),
-    ] = None,
-    evidence: Annotated[str | None, setting(GenerateConfig, "evidence")] = None,
-    examples: Annotated[str | None, setting(GenerateConfig, "examples")] = None,
-    rubric: Annotated[
-        str | None, typer.Option("--rubric", metavar="FILE", help="The rubric that `grading` marks against.")
-    ] = None,
-    num_records: Annotated[int | None, setting(GenerateConfig, "num_records")] = None,
-    max_rounds: Annotated[int | None, setting(GenerateConfig, "max_rounds")] = None,
-    include: Annotated[list[str] | None, setting(GenerateConfig, "include", "--include")] = None,
-    exclude: Annotated[list[str] | None, setting(GenerateConfig, "exclude", "--exclude")] = None,
-    passage_chars: Annotated[int | None, setting(GenerateConfig, "passage_chars")] = None,
-    passage_tokens: Annotated[int | None, setting(GenerateConfig, "passage_tokens")] = None,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option("--tokenizer", metavar="MODEL", help="With a URL and --passage-tokens: whose tokens are counted."),
-    ] = None,
-    max_passages: Annotated[int | None, setting(GenerateConfig, "max_passages")] = None,
-    shard: Annotated[str | None, setting(GenerateConfig, "shard")] = None,
-    temperature: Annotated[float | None, setting(GenerateConfig, "temperature")] = None,
-    top_p: Annotated[float | None, setting(GenerateConfig, "top_p")] = None,
-    max_tokens: Annotated[int | None, setting(GenerateConfig, "max_tokens")] = None,
-    seed: Annotated[int | None, setting(GenerateConfig, "seed")] = None,
-    max_calls: Annotated[int | None, setting(GenerateConfig, "max_calls")] = None,
-    max_tokens_total: Annotated[int | None, setting(GenerateConfig, "max_tokens_total")] = None,
-    max_cost: Annotated[float | None, setting(GenerateConfig, "max_cost")] = None,
-    deadline: Annotated[str | None, setting(GenerateConfig, "deadline")] = None,
-    heldout: Heldout = None,
-    preset: Preset = None,
-    rule: Rule = None,
-    validation_share: ValidationShare = None,
-    no_filter: Annotated[bool, typer.Option("--no-filter", help="Stop before the filter.")] = False,
-    max_in_flight: Annotated[
-        int, typer.Option("--max-in-flight", min=1, help="How many calls run at once at each endpoint, at most.")
-    ] = 64,
-    vllm_arg: Annotated[
-        list[str] | None,
-        typer.Option("--vllm-arg", help="Passed through to the vLLM server. May be repeated."),
-    ] = None,
-    preview_passages: Annotated[
-        int | None,
-        typer.Option(
-            "--preview", metavar="K", min=1, help="Try K passages, show prompts, replies and decisions; write no run."
-        ),
-    ] = None,
-    config: ConfigFile = None,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write pairs about DOCS, filter and split them."""
-    teachers = tuple(teacher or (BUNDLED,))
-    tables = tables_of(config, bundled=teachers == (BUNDLED,))
-    given = tables.get("generate", {})
-    shared = {"*": {"rubric": rubric}} if rubric else {}
-    flags = {
-        "generator": tuple(generator) if generator else None,
-        "options": joined_options(given.get("options", {}), shared, parse_options(option or ())),
-        "evidence": evidence,
-        "examples": examples,
-        "num_records": num_records,
-        "max_rounds": max_rounds,
-        "include": tuple(include) if include else None,
-        "exclude": tuple(exclude) if exclude else None,
-        "passage_chars": passage_chars,
-        "passage_tokens": passage_tokens,
-        "max_passages": max_passages,
-        "shard": shard,
-        "temperature": temperature,
-        "top_p": top_p,
-        "max_tokens": max_tokens,
-        "seed": seed,
-        "max_calls": max_calls,
-        "max_tokens_total": max_tokens_total,
-        "max_cost": max_cost,
-        "deadline": deadline,
-    }
-    settings = build(GenerateConfig, given, flags, where="generate")
-    filter_settings = filter_config(tables, preset, rule, validation_share, num_records=settings.num_records, seed=seed)
-    job = Job(
-        documents=tuple(docs),
-        run=run or Path("runs") / default_name(docs[0]),
-        generate=settings,
-        # A shard is filtered after its merge, when its twins in the other shards are known.
-        filter=None if no_filter or settings.shard else filter_settings,
-        teacher=teachers,
-        teacher_model=teacher_model,
-        tokenizer=tokenizer,
-        heldout=heldout,
-        max_in_flight=max_in_flight,
-        vllm_args=tuple(vllm_arg or ()),
-    )
-    # `module:name` means a module in the folder where the user stands, as `python -m` has it.
-    sys.path.insert(0, "")
-    if teachers == (BUNDLED,) and not quiet:
-        notice(BUNDLED_NOTICE)
-    if preview_passages is not None:
-        found = asyncio.run(_preview(job, preview_passages, filter_settings, quiet=quiet))
-        print_json(found.to_json()) if as_json else show_preview(found, stdout)
-        return
-    result = asyncio.run(_run(job, filter_settings, quiet=quiet))
-    if as_json:
-        print_json({"run": str(result.run.path), "generate": result.generate, "filter": result.filter})
-    else:
-        show_generate(result.run, result.generate)
-        if result.filter is not None:
-            show_filter(result.filter)
-    check_number(job, result)
-    if not as_json and not quiet:
-        stdout.print(f"Next: {next_step(job, result)}", markup=False)
-
-
-async def _run(job: Job, judged_by: FilterConfig, *, quiet: bool) -> JobResult:
-    with LiveView(judge_of(judged_by), quiet=quiet) as view, stop_on_signals(notice) as stop:
-        return await run_job(job, view, stop)
-
-
-async def _preview(job: Job, passages: int, judged_by: FilterConfig, *, quiet: bool) -> Preview:
-    with LiveView(quiet=quiet) as view, stop_on_signals(notice) as stop:
-        return await preview(replace(job, filter=judged_by), passages, view, stop)
-
-
-def next_step(job: Job, result: JobResult) -> str:
-    """Return the command that a user wants after this job."""
-    path, summary = result.run.path, result.generate
-    if summary.capped:
-        return f"run the same command with a higher --{summary.capped.replace('_', '-')} to go on"
-    if summary.calls_failed:
-        return f"run the same command again to ask the {summary.calls_failed} calls that got no answer"
-    if job.generate.shard is not None:
-        return f"synth merge, when all {job.generate.part.count} shards are done"
-    return f"tune sft {path}" if result.filter is not None else f"synth filter {path}"
-
-
-@app.command("filter")
-def filter_command(
-    run: RunFolder,
-    heldout: Heldout = None,
-    preset: Preset = None,
-    rule: Rule = None,
-    validation_share: ValidationShare = None,
-    num_records: Annotated[int | None, setting(FilterConfig, "num_records")] = None,
-    seed: Annotated[int | None, setting(FilterConfig, "seed")] = None,
-    config: ConfigFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Decide again; no call to a teacher is repeated."""
-    target = Run.open(run)
-    settings = filter_config(tables_of(config), preset, rule, validation_share, num_records=num_records, seed=seed)
-    summary = run_filter(target, settings, heldout)
-    if as_json:
-        print_json({"run": str(target.path), "filter": summary})
-    else:
-        show_filter(summary)
-
-
-@app.command("demo")
-def demo_command(
-    run: Annotated[Path, typer.Option("--run", help="The run's folder.")] = Path("runs/demo"),
-) -> None:
-    """Run the whole chain offline, on bundled models."""
-    from synth.demo import demo
-
-    demo(run)
-
-
-app.command("merge")(merge_command)
-app.command("jobs")(jobs_command)
-app.add_typer(batch_app)
+@app.callback()
+def _synth() -> None:
+    """Make a group of the commands, which typer cannot see before they are imported."""
 
 
 def main() -> None:

@@ -129,6 +129,9 @@ batch_app = typer.Typer(
     name="batch",
     help="Ask through batch files: for `vllm run-batch` and for the batch services of hosted models.",
     no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 

@@ -47,6 +47,19 @@ def test_help_loads_no_machine_learning_package() -> None:
         assert "Usage" in done.stdout
 
 
+def test_the_help_of_synth_names_each_command_as_the_command_does_itself() -> None:
+    from synth.cli import COMMANDS, command
+
+    for name, (_, text) in COMMANDS.items():
+        own = " ".join((command(name).help or "").split())
+        assert own.startswith(text), name
+
+
+def test_a_command_that_does_not_exist_is_a_usage_error_with_a_near_match(command: Command) -> None:
+    done = command("synth", "generte")
+    assert done.returncode == 2 and "did you mean generate?" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_generate_filters_splits_and_prints_a_funnel_that_adds_up(tmp_path: Path, command: Command) -> None:
     folder = big_folder(tmp_path / "docs", 20)
     (folder / "photo.png").touch()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from synth.core.config import build, read_config
-from synth.core.console import AsJson, ConfigFile, RunFolder, notice, print_json, progress, run_app, setting, stdout
+from synth.core.console import AsJson, ConfigFile, RunFolder, notice, print_json, progress, setting, stdout
+from synth.core.entry import run_app
 from synth.core.errors import SynthError
 from synth.core.resources import resource
 from synth.core.runs import Run

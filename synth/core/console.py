@@ -3,7 +3,6 @@
 Data goes to stdout, progress and notices to stderr.
 """
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,6 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from synth.core.errors import SynthError
-
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.", show_default=False)]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="A TOML file with a table a stage. Flags win.")
@@ -26,21 +23,6 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress; er
 
 stdout = Console(soft_wrap=True, highlight=False)
 stderr = Console(stderr=True, soft_wrap=True, highlight=False)
-
-
-def run_app(app: typer.Typer, name: str) -> None:
-    """Run a command line and end the process with its exit code: 0, 1, 2, 3 or 130."""
-    try:
-        app()
-    except SynthError as error:
-        stderr.print(f"[bold red]{name}:[/] ", end="")
-        stderr.print(str(error), markup=False)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        stderr.print(f"{name}: interrupted; run the same command again to go on")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(1)
 
 
 def setting(model: type[BaseModel], field: str, *flags: str) -> Any:  # noqa: ANN401  (typer's own type)
