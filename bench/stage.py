@@ -30,6 +30,7 @@ import orjson
 from synth import ChatRequest, Endpoint, GenerateConfig, GenerateSummary, Run, ScriptedTeacher, run_generate
 from synth.generation.tally import Progress
 from synth.inference.client import Client
+from synth.job import calm_collector
 
 SENTENCES = 6
 
@@ -176,6 +177,7 @@ def main() -> None:
     parser.add_argument("--scripted", action="store_true")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
+    calm_collector()  # as the command line does
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         path = documents(folder, options.requests)

@@ -49,7 +49,8 @@ class LazyCommands(TyperGroup):
         """
         if cmd_name not in COMMANDS:
             raise ConfigError(f"no command is called {cmd_name!r}", fix=did_you_mean(cmd_name, COMMANDS))
-        return command(cmd_name)
+        found: Command = command(cmd_name)
+        return found
 
     def format_commands(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         """Write the names and what they do, without importing them."""

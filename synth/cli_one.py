@@ -28,6 +28,7 @@ from synth.inference.endpoints import BUNDLED
 from synth.job import (
     Job,
     JobResult,
+    calm_collector,
     check_number,
     joined_options,
     judge_of,
@@ -91,6 +92,7 @@ def generate_command(
     temperature: Annotated[float | None, setting(GenerateConfig, "temperature")] = None,
     top_p: Annotated[float | None, setting(GenerateConfig, "top_p")] = None,
     max_tokens: Annotated[int | None, setting(GenerateConfig, "max_tokens")] = None,
+    logprobs: Annotated[bool | None, setting(GenerateConfig, "logprobs", "--logprobs/--no-logprobs")] = None,
     seed: Annotated[int | None, setting(GenerateConfig, "seed")] = None,
     max_calls: Annotated[int | None, setting(GenerateConfig, "max_calls")] = None,
     max_tokens_total: Annotated[int | None, setting(GenerateConfig, "max_tokens_total")] = None,
@@ -139,6 +141,7 @@ def generate_command(
         "temperature": temperature,
         "top_p": top_p,
         "max_tokens": max_tokens,
+        "logprobs": logprobs,
         "seed": seed,
         "max_calls": max_calls,
         "max_tokens_total": max_tokens_total,
@@ -168,6 +171,7 @@ def generate_command(
         found = asyncio.run(_preview(job, preview_passages, filter_settings, quiet=quiet))
         print_json(found.to_json()) if as_json else show_preview(found, stdout)
         return
+    calm_collector()
     result = asyncio.run(_run(job, filter_settings, quiet=quiet))
     if as_json:
         print_json({"run": str(result.run.path), "generate": result.generate, "filter": result.filter})

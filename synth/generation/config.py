@@ -73,6 +73,9 @@ class GenerateConfig(BaseModel):
     """Nucleus sampling: the share of probability that is sampled from."""
     max_tokens: int = Field(512, ge=1)
     """The most tokens of one reply. A reply that is cut off goes to quarantine.jsonl."""
+    logprobs: bool = False
+    """Ask for the log probability of each token, from which the score `confidence` comes. It costs the server some
+    speed, so it is off unless a rule needs the score."""
     seed: int = 0
     """The run's seed. Each call's own seed is derived from it."""
     num_records: int | None = Field(None, ge=1)

@@ -153,6 +153,7 @@ async def open_endpoint(
     stall_timeout: float = 120,
     stall_seconds: float = 180,
     restarts: int = 3,
+    logprobs: bool = False,
     server_args: Sequence[str] = (),
     on_progress: Callable[[str], None] | None = None,
 ) -> AsyncIterator[OpenEndpoint]:
@@ -169,6 +170,7 @@ async def open_endpoint(
         stall_timeout: seconds without a byte once a reply has begun.
         stall_seconds: seconds without progress after which our own server is started again.
         restarts: how often it is started again without an answered call in between.
+        logprobs: whether to ask for the log probability of each token; dropped where an endpoint refuses it.
         server_args: passed through to vLLM.
         on_progress: gets short texts about starts and restarts.
 
@@ -190,6 +192,7 @@ async def open_endpoint(
                 connect_timeout=connect_timeout,
                 timeout=timeout,
                 stall_timeout=stall_timeout,
+                logprobs=logprobs,
             )
             for url in source.urls
         ]
@@ -212,6 +215,7 @@ async def open_endpoint(
         stall_timeout=stall_timeout,
         stall_seconds=stall_seconds,
         restarts=restarts,
+        logprobs=logprobs,
         on_progress=on_progress,
     ) as supervised:
         yield supervised

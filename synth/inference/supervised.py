@@ -61,7 +61,7 @@ class SupervisedServer:
         stall_seconds: float = 180,
         restarts: int = 3,
         check_every: float = _CHECK_EVERY,
-        logprobs: bool = True,
+        logprobs: bool = False,
         on_progress: Callable[[str], None] | None = None,
     ) -> None:
         self._server = server
