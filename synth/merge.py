@@ -12,7 +12,7 @@ import os
 import shutil
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,17 +90,7 @@ def merge_runs(shards: Sequence[Run], out: Path, *, allow_partial: bool = False)
                     fix="a shard was written meanwhile; wait for it and merge again",
                 )
         outputs = {**entry.outputs, run.quarantine_path.name: quarantine}
-        run.finish_stage(
-            STAGE,
-            StageEntry(
-                config=entry.config,
-                inputs=entry.inputs,
-                outputs=outputs,
-                counts=entry.counts,
-                usage=entry.usage,
-                seconds=entry.seconds,
-            ),
-        )
+        run.finish_stage(STAGE, replace(entry, outputs=outputs))
     return _summary(entry)
 
 
@@ -224,9 +214,19 @@ def _entry(parts: Sequence[_Part], digests: Mapping[int, FileDigest]) -> StageEn
         inputs={**first.inputs, **{f"shard:{part.shard}": digests[part.shard.index] for part in parts}},
         outputs={"passages.jsonl": first.outputs["passages.jsonl"]},
         counts=counts,
+        packages=_versions(parts),
         usage={name: sum(part.entry.usage[name] for part in parts) for name in first.usage},
         seconds=sum(part.entry.seconds for part in parts),
     )
+
+
+def _versions(parts: Sequence[_Part]) -> dict[str, str]:
+    """Return the versions of the packages that made the shards: all of them where they differ."""
+    found: dict[str, dict[str, None]] = {}
+    for part in parts:
+        for name, version in part.entry.packages.items():
+            found.setdefault(name, {})[version] = None
+    return {name: " and ".join(sorted(versions)) for name, versions in found.items()}
 
 
 def _check_same(run: Run, entry: StageEntry, parts: Sequence[_Part]) -> None:

@@ -56,7 +56,7 @@ async def test_three_merged_shards_are_byte_for_byte_the_run_without_shards(tmp_
         assert (tmp_path / "merged" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     merged, alone = (Run.open(tmp_path / name).stages()["generate"] for name in ("merged", "whole"))
     assert merged.counts == alone.counts and merged.usage == alone.usage and merged.outputs == alone.outputs
-    assert merged.config == alone.config
+    assert merged.config == alone.config and merged.packages == alone.packages
     assert [name for name in merged.inputs if name.startswith("shard:")] == ["shard:0/3", "shard:1/3", "shard:2/3"]
     assert (summary.records, summary.quarantined, summary.current) == (whole.records, whole.quarantined, False)
     assert summary.quarantined == 5 and summary.passages_duplicate == 1
