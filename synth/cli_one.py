@@ -106,6 +106,20 @@ def generate_command(
     max_in_flight: Annotated[
         int, typer.Option("--max-in-flight", min=1, help="How many calls run at once at each endpoint, at most.")
     ] = 64,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", metavar="SECONDS", min=0.1, help="The longest that one try of a call may take."),
+    ] = 600,
+    retries: Annotated[int, typer.Option("--retries", min=0, help="How often a call that fails is tried again.")] = 5,
+    stall_seconds: Annotated[
+        float,
+        typer.Option(
+            "--stall-seconds",
+            metavar="SECONDS",
+            min=1,
+            help="With a server of ours: how long it may make no progress before it is started again.",
+        ),
+    ] = 180,
     vllm_arg: Annotated[
         list[str] | None,
         typer.Option("--vllm-arg", help="Passed through to the vLLM server. May be repeated."),
@@ -161,6 +175,9 @@ def generate_command(
         tokenizer=tokenizer,
         heldout=heldout,
         max_in_flight=max_in_flight,
+        timeout=timeout,
+        retries=retries,
+        stall_seconds=stall_seconds,
         vllm_args=tuple(vllm_arg or ()),
     )
     # `module:name` means a module in the folder where the user stands, as `python -m` has it.

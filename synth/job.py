@@ -26,7 +26,11 @@ from synth.live import LiveView
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to do. `filter` None stops before the filter; `tokenizer` None means the teacher's own."""
+    """What to do. `filter` None stops before the filter; `tokenizer` None means the teacher's own.
+
+    `timeout` bounds one try of a call and `stall_seconds` how long a server of ours may make no progress before
+    it is started again, both in seconds; `retries` says how often a failed call is tried again.
+    """
 
     documents: tuple[str, ...]
     run: Path
@@ -37,6 +41,9 @@ class Job:
     tokenizer: str | None = None
     heldout: Path | None = None
     max_in_flight: int = 64
+    timeout: float = 600
+    retries: int = 5
+    stall_seconds: float = 180
     vllm_args: tuple[str, ...] = ()
 
 
@@ -140,6 +147,9 @@ def open_teacher(
         source,
         log_path=log_path,
         max_in_flight=job.max_in_flight,
+        timeout=job.timeout,
+        retries=job.retries,
+        stall_seconds=job.stall_seconds,
         logprobs=job.generate.logprobs,
         server_args=job.vllm_args,
         on_progress=say,

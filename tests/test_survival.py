@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from synth.core.jsonl import read_lines
 from tests.conftest import CHECKOUT, Command
+from tests.fault_server import Fault, fault_server
 from tests.stub_endpoint import stub_endpoint
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
@@ -147,3 +150,47 @@ def test_a_damaged_line_of_the_journal_is_named_and_its_call_repeated(tmp_path: 
     assert len(stub.bodies) == asked + 1
     assert (tmp_path / "r" / "records.jsonl").read_bytes() == records
     assert segment.read_bytes() == b"".join(rows), "the torn end is cut off"
+
+
+def test_a_job_on_a_server_with_every_fault_ends_with_each_call_in_a_file_and_the_next_run_mends_it(
+    tmp_path: Path, command: Command
+) -> None:
+    """Calls fail by turns in each of the ways of tests/fault_server.py; every tenth does so however often it is tried."""
+    folder = folder_of(tmp_path / "docs", 60)
+    kinds = [*Fault]
+    order: dict[int, int] = {}
+    tries: Counter[int] = Counter()
+    healthy = False
+
+    def plan(_: int, body: dict[str, Any]) -> Fault | None:
+        # The seed tells calls apart and stays when one is tried again.
+        call = order.setdefault(int(body["seed"]), len(order))
+        tries[call] += 1
+        if healthy or (call % 10 and tries[call] > 1):
+            return None
+        return kinds[call // 10 % len(kinds)] if call % 10 == 0 else kinds[call % len(kinds)] if call % 3 == 0 else None
+
+    arguments = ["generate", folder, "--run", "r", "--no-filter", "--timeout", 2, "--retries", 2, "--max-in-flight", 16]
+    with fault_server(plan) as server:
+        done = command("synth", *arguments, "--teacher", server.url, "--json")
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        assert set(server.faults) == {*kinds, None}
+        summary = json.loads(done.stdout)["generate"]
+        records = [row for _, row in read_lines(tmp_path / "r" / "records.jsonl")]
+        refused = [row for _, row in read_lines(tmp_path / "r" / "quarantine.jsonl")]
+        assert len(records) == summary["records"] and len(refused) == summary["quarantined"]
+        # Each of the 120 pairs asked for is a record or a line with its reason.
+        assert len(records) + len(refused) == 120 and len(refused) >= 8
+        assert all(row["reason"] for row in refused) and summary["calls_failed"] >= 5
+        answers = summary["calls"] + summary["calls_replayed"]
+        assert answers == summary["calls_used"] + summary["calls_quarantined"] + summary["calls_between"]
+        cut = [row for row in refused if "cut off at max_tokens" in row["reason"]]
+        assert all(row["raw"] for row in cut)
+        # The server is well again: what got no answer is asked for again, and nothing else.
+        healthy, before = True, len(server.asked)
+        again = command("synth", *arguments, "--teacher", server.url, "--json")
+        assert again.returncode == 0, again.stderr
+        assert len(server.asked) - before == summary["calls_failed"]
+        assert json.loads(again.stdout)["generate"]["calls_failed"] == 0
+    assert len(list(read_lines(tmp_path / "r" / "records.jsonl"))) >= 120 - summary["calls_quarantined"]

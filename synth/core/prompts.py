@@ -8,7 +8,7 @@ the filter `fence` puts around them, and the control tokens of chat templates in
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -72,28 +72,21 @@ def harmless(text: str) -> str:
     return _CONTROL.sub(r"\g<0> ", text) if "<" in text or "[" in text else text
 
 
-def _texts(value: object) -> Iterator[str]:
-    """Yield every text in a value, however deep."""
+def _as_data(value: object, held: list[str]) -> object:
+    """Return a value for a template, its texts harmless, and note in `held` those that could close a tag."""
     if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _texts(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _texts(part)
-
-
-def _as_data(value: object) -> object:
-    """Return a value for a template, its texts harmless."""
-    if isinstance(value, str):
-        return harmless(value)
+        if "<" not in value and "[" not in value:
+            return value
+        text = harmless(value)
+        if "<" in text:
+            held.append(text)
+        return text
     if isinstance(value, Mapping):
-        return {key: _as_data(part) for key, part in value.items()}
+        return {key: _as_data(part, held) for key, part in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return _as_data(value._asdict())
+        return _as_data(value._asdict(), held)
     if isinstance(value, list | tuple):
-        return [_as_data(part) for part in value]
+        return [_as_data(part, held) for part in value]
     return value
 
 
@@ -131,9 +124,9 @@ class PromptTemplate:
             ConfigError: the template asks for a value that is not given, or is not valid Jinja.
         """
         try:
-            given = {name: _as_data(value) for name, value in values.items()}
-            # What could close a tag; nearly always nothing, and a look at it for each fence would be dear.
-            given[_HELD] = [text for text in _texts(given) if "<" in text]
+            held: list[str] = []
+            given = {name: _as_data(value, held) for name, value in values.items()}
+            given[_HELD] = held
             return _compiled(self.body).render(**given).strip()
         except UndefinedError as error:
             raise ConfigError(

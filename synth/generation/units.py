@@ -231,7 +231,10 @@ def _with_source(record: Record, source: Provenance) -> Record:
     """Fill in what the runtime knows of a record's provenance; what the generator said itself stays."""
     own = record.provenance
     if own.call_keys:
-        return replace(record, provenance=replace(own, teacher=own.teacher or source.teacher))
+        if own.teacher:
+            return record
+        named = Provenance(source.teacher, own.prompt_sha256, own.call_keys, own.prompt_tokens, own.completion_tokens)
+        return replace(record, provenance=named)
     return replace(
         record,
         id=content_id(record.id, list(source.call_keys)),

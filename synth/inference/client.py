@@ -17,6 +17,7 @@ from synth.core.errors import InferenceError, did_you_mean
 from synth.inference.address import Address
 from synth.inference.limiter import Limiter
 from synth.inference.metrics import EngineMetrics, parse_metrics
+from synth.inference.payload import chat_body
 from synth.inference.replies import (
     RETRIED,
     UnusableReplyError,
@@ -273,28 +274,13 @@ class Client:
                 self._limiter.observe(metrics.running, metrics.waiting)
 
     def _payload(self, request: ChatRequest, form: _Form, logprobs: bool) -> bytes:
-        sampling, schema = request.sampling, request.schema
-        messages = [{"role": m.role, "content": m.content} for m in request.messages]
-        payload: dict[str, Any] = {
-            "model": self._served,
-            "messages": messages,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": sampling.max_tokens,
-        }
-        if sampling.seed is not None:
-            payload["seed"] = sampling.seed
-        if logprobs:
-            payload["logprobs"] = True
-        if schema is not None:
-            if form is _Form.JSON_SCHEMA:
-                asked = {"name": "reply", "strict": True, "schema": schema}
-                payload["response_format"] = {"type": "json_schema", "json_schema": asked}
-            else:
-                if form is _Form.JSON_OBJECT:
-                    payload["response_format"] = {"type": "json_object"}
-                if messages:
-                    messages[-1]["content"] += _schema_in_words(schema)
+        payload, schema = chat_body(request, self._served, logprobs=logprobs), request.schema
+        if schema is not None and form is not _Form.JSON_SCHEMA:
+            del payload["response_format"]
+            if form is _Form.JSON_OBJECT:
+                payload["response_format"] = {"type": "json_object"}
+            if payload["messages"]:
+                payload["messages"][-1]["content"] += _schema_in_words(schema)
         return orjson.dumps(payload)
 
     async def _ask(self, request: ChatRequest) -> Completion:
