@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -168,8 +167,9 @@ def generate_command(
         documents=tuple(docs),
         run=run or Path("runs") / default_name(docs[0]),
         generate=settings,
+        rules=filter_settings,
         # A shard is filtered after its merge, when its twins in the other shards are known.
-        filter=None if no_filter or settings.shard else filter_settings,
+        filter=not (no_filter or settings.shard),
         teacher=teachers,
         teacher_model=teacher_model,
         tokenizer=tokenizer,
@@ -185,11 +185,11 @@ def generate_command(
     if teachers == (BUNDLED,) and not quiet:
         notice(BUNDLED_NOTICE)
     if preview_passages is not None:
-        found = asyncio.run(_preview(job, preview_passages, filter_settings, quiet=quiet))
+        found = asyncio.run(_preview(job, preview_passages, quiet=quiet))
         print_json(found.to_json()) if as_json else show_preview(found, stdout)
         return
     calm_collector()
-    result = asyncio.run(_run(job, filter_settings, quiet=quiet))
+    result = asyncio.run(_run(job, quiet=quiet))
     if as_json:
         print_json({"run": str(result.run.path), "generate": result.generate, "filter": result.filter})
     else:
@@ -201,14 +201,14 @@ def generate_command(
         stdout.print(f"Next: {next_step(job, result)}", markup=False)
 
 
-async def _run(job: Job, judged_by: FilterConfig, *, quiet: bool) -> JobResult:
-    with LiveView(judge_of(judged_by), quiet=quiet) as view, stop_on_signals(notice) as stop:
+async def _run(job: Job, *, quiet: bool) -> JobResult:
+    with LiveView(judge_of(job.rules), quiet=quiet) as view, stop_on_signals(notice) as stop:
         return await run_job(job, view, stop)
 
 
-async def _preview(job: Job, passages: int, judged_by: FilterConfig, *, quiet: bool) -> Preview:
+async def _preview(job: Job, passages: int, *, quiet: bool) -> Preview:
     with LiveView(quiet=quiet) as view, stop_on_signals(notice) as stop:
-        return await preview(replace(job, filter=judged_by), passages, view, stop)
+        return await preview(job, passages, view, stop)
 
 
 def next_step(job: Job, result: JobResult) -> str:

@@ -26,7 +26,12 @@ ValidationShare = Annotated[float | None, setting(FilterConfig, "validation_shar
 
 def default_name(source: str) -> str:
     """Return the name of the run over `source`: the folder's, or the hub dataset's."""
-    return source.removeprefix("hub:").replace("/", "-") if source.startswith("hub:") else Path(source).resolve().name
+    if source.startswith("hub:"):
+        return source.removeprefix("hub:").replace("/", "-")
+    path = Path(source)
+    # Two folders of one name are two runs, as far as the words that the user wrote tell them apart.
+    inside = not path.is_absolute() and ".." not in path.parts and path.parts
+    return "-".join(path.parts) if inside else path.resolve().name
 
 
 def tables_of(config: Path | None, *, bundled: bool = False) -> Mapping[str, Mapping[str, Any]]:
@@ -72,7 +77,8 @@ def show_generate(run: Run, summary: GenerateSummary) -> None:
     table.add_column(justify="right")
     table.add_column()
     found = summary.documents + summary.documents_quarantined
-    asked = summary.calls + summary.calls_replayed + summary.calls_failed
+    asked = summary.calls + summary.calls_replayed + summary.calls_failed + summary.calls_declined
+    declined = f", {summary.calls_declined} refused by the endpoint" * bool(summary.calls_declined)
     twins = f", {summary.passages_duplicate} of them asked about once with their twins" * bool(
         summary.passages_duplicate
     )
@@ -81,7 +87,7 @@ def show_generate(run: Run, summary: GenerateSummary) -> None:
     table.add_row(
         str(asked),
         f"calls: {summary.calls} answered, {summary.calls_replayed} from the journal, "
-        f"{summary.calls_failed} without answer",
+        f"{summary.calls_failed} without answer{declined}",
     )
     table.add_row(
         "",

@@ -21,8 +21,9 @@ from typing import IO, Any
 import orjson
 
 from synth.core.calls import Endpoint, EndpointStats, Sampling
-from synth.core.errors import ConfigError, InferenceError, Interrupted, RunError
+from synth.core.errors import ConfigError, InferenceError, Interrupted, RunError, SynthError
 from synth.core.jsonl import FileDigest, atomic_writer, digest_file
+from synth.core.record_file import read_records
 from synth.core.records import Document, Passage, Record
 from synth.core.runs import Run, StageEntry
 from synth.documents.limits import Limits
@@ -34,7 +35,7 @@ from synth.generation.gate import Gate, Spent, price_of
 from synth.generation.ids import DistinctIds
 from synth.generation.passages import PassageFile, Reading, write_passages
 from synth.generation.tally import Progress, Tally
-from synth.generation.units import FAILURES_IN_A_ROW, Unit, UnitResult, UnitRunner, in_order
+from synth.generation.units import FAILURES_IN_A_ROW, BrokenGenerator, Unit, UnitResult, UnitRunner, in_order
 from synth.generators.base import Generator, prepare
 from synth.generators.digest import generator_digest
 from synth.generators.find import find_generators
@@ -44,6 +45,9 @@ from synth.inference.lazy import LazyEndpoint
 __all__ = ["Accept", "GenerateConfig", "GenerateSummary", "Progress", "UnitsLeft", "run_generate"]
 
 STAGE = "generate"
+
+_TICK = 2.0  # seconds
+_REASONS = 1000
 
 # How long a passage is at most where the settings do not say: a page or so of a manual.
 PASSAGE_TOKENS, PASSAGE_CHARS = 300, 1200
@@ -57,9 +61,9 @@ AHEAD = 8
 class GenerateSummary:
     """What the stage did; the counts are those of `Tally`, and add up as it says.
 
-    `current` is true where a finished stage was found and nothing was asked; `capped` names the cap that
-    ended the stage before every passage was asked about; `damaged` are places in the journal that could
-    not be read, whose calls were made again.
+    `wanting` is true where fewer records were accepted than wanted; `current` where a finished stage was
+    found and nothing was asked; `capped` names the cap that ended the stage before every passage was asked
+    about; `damaged` are places in the journal that could not be read, whose calls were made again.
     """
 
     documents: int
@@ -73,6 +77,7 @@ class GenerateSummary:
     calls: int
     calls_replayed: int
     calls_failed: int
+    calls_declined: int
     calls_used: int
     calls_quarantined: int
     calls_between: int
@@ -83,6 +88,7 @@ class GenerateSummary:
     capped: str | None = None
     damaged: tuple[str, ...] = ()
     current: bool = False
+    wanting: bool = False
 
 
 class UnitsLeft(RunError):
@@ -152,7 +158,7 @@ async def run_generate(
             "generators": {generator.name: generator_digest(generator) for generator in generators},
         }
         inputs = {"documents": reading.digest}
-        if _is_finished(run, settings, inputs):
+        if _is_finished(run, settings, inputs) and await _is_enough(run, config, accept):
             entry = run.stages()[STAGE]
             cost = price.of(**entry.usage) if price else None
             return _summary(entry, cost=cost, current=True)
@@ -165,18 +171,22 @@ async def run_generate(
             await asyncio.to_thread(prepare, generator, passages)
         async with Journal(run.journal_path) as journal, lazy as endpoint:
             spent = Spent(len(journal), *journal.tokens)
-            gate = Gate(config, teacher_name, max_in_flight=max_in_flight, spent=spent, stop=stop)
-            sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
+            gate = Gate(config, teacher_name, max_in_flight=max_in_flight, spent=spent, stop=stop, began=began)
+            sampling = Sampling(config.temperature, config.top_p, config.max_tokens, logprobs=config.logprobs)
             runner = UnitRunner(endpoint, journal, sampling=sampling, seed=config.seed, gate=gate)
             files = _Files(run, reading, tally)
-            work = _Work(runner, passages, generators, asked, config, files, stop, gate, max_in_flight)
+            work = _Work(runner, passages, generators, asked, config, files, stop, gate, max_in_flight, len(journal))
             work.on_progress, work.stats = on_progress, endpoint.stats
-            stopped: Interrupted | InferenceError | None = None
+            stopped: SynthError | None = None
             with files.open():
                 try:
-                    await (work.once() if accept is None or config.num_records is None else work.until(accept))
-                except (Interrupted, InferenceError) as error:
-                    # What came until now is written all the same; the entry in run.json is not.
+                    async with _ticking(work.tick):
+                        await (work.once() if accept is None or config.num_records is None else work.until(accept))
+                except (Interrupted, InferenceError, BrokenGenerator) as error:
+                    # What came until now is written all the same, unless an earlier attempt got further; the
+                    # entry in run.json is not.
+                    if files.fewer_than_before():
+                        raise
                     stopped = error
             if stopped is not None:
                 raise stopped
@@ -196,7 +206,8 @@ async def run_generate(
             seconds=time.monotonic() - began,
         )
         run.finish_stage(STAGE, entry)
-        return _summary(entry, cost=cost, capped=gate.cap if tally.units_left else None, damaged=damaged)
+        capped = gate.cap if tally.units_left else None
+        return _summary(entry, cost=cost, capped=capped, damaged=damaged, wanting=work.wanting)
 
 
 async def _read(
@@ -252,18 +263,43 @@ def _is_finished(run: Run, settings: Mapping[str, Any], inputs: Mapping[str, Fil
     if not run.is_current(STAGE, settings, inputs) or not run.records_path.is_file():
         return False
     counts = run.stages()[STAGE].counts
-    return counts["calls_failed"] == 0 and counts["units_left"] == 0
+    whole = digest_file(run.records_path).rows == counts["records"]
+    return whole and counts["calls_failed"] == 0 and counts["units_left"] == 0
+
+
+async def _is_enough(run: Run, config: GenerateConfig, accept: Accept | None) -> bool:
+    """Whether the filter, whose rules may have changed since, still accepts as many records as are wanted."""
+    if accept is None or config.num_records is None:
+        return True
+    records = list(read_records(run.records_path))
+    return await asyncio.to_thread(accept, records) >= config.num_records
+
+
+@contextlib.asynccontextmanager
+async def _ticking(tick: Callable[[], None]) -> AsyncIterator[None]:
+    """Call `tick` now and then while the block runs, so that progress shows although no unit ends."""
+
+    async def work() -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            tick()
+
+    ticking = asyncio.create_task(work())
+    try:
+        yield
+    finally:
+        ticking.cancel()
+        await asyncio.gather(ticking, return_exceptions=True)
 
 
 def _asked(passages: PassageFile, config: GenerateConfig) -> list[int]:
     """Return the indices of the passages to ask about, in order."""
     part = config.part
     indices = passages.originals()
-    if part.count > 1:
-        indices = [index for index in indices if part.holds(passages[index])]
     if config.max_passages is not None and config.max_passages < len(indices):
         indices = sorted(random.Random(config.seed).sample(indices, config.max_passages))
-    return indices
+    # After the draw, so that all shards together ask about as many.
+    return indices if part.count == 1 else [index for index in indices if part.holds(passages[index])]
 
 
 def _nothing_came(run: Run, tally: Tally, reasons: Counter[str], cap: str | None) -> RunError:
@@ -298,13 +334,21 @@ class _Files:
             self._quarantine.writelines(map(_line, self._reading.refused))
             yield
 
+    def fewer_than_before(self) -> bool:
+        """Whether the file that is there has more records than were written now."""
+        path = self._run.records_path
+        return path.is_file() and digest_file(path).rows > self.tally.records
+
     def write(self, result: UnitResult) -> tuple[Record, ...]:
         """Write what came of a unit and return its records with the ids that they have in the file."""
         assert self._records is not None and self._quarantine is not None
         records = tuple(map(self._ids.own, result.records))
         self._records.writelines(_line(record.to_json()) for record in records)
         self._quarantine.writelines(map(_line, result.quarantine))
-        self.reasons.update(line["reason"] for line in result.quarantine)
+        for line in result.quarantine:
+            # Reasons quote what was wrong; the first ones say enough, and all of them would fill memory.
+            if line["reason"] in self.reasons or len(self.reasons) < _REASONS:
+                self.reasons[line["reason"]] += 1
         self.tally.add(result)
         return records
 
@@ -327,17 +371,21 @@ class _Work:
         stop: asyncio.Event,
         gate: Gate,
         max_in_flight: int,
+        journaled: int,
     ) -> None:
         self._runner, self._passages, self._generators, self._asked = runner, passages, generators, asked
         self._config, self._files, self._stop, self._gate = config, files, stop, gate
-        self._ahead = AHEAD * max_in_flight
+        self._ahead, self._journaled = AHEAD * max_in_flight, journaled
+        self._shown: tuple[int, int, int | None] | None = None
         self.on_progress: Callable[[Progress], None] = lambda _: None
         self.stats: Callable[[], EndpointStats] = EndpointStats
         self._done = 0
+        self.wanting = False
 
     async def once(self) -> None:
         """Ask about each passage once."""
         total = len(self._asked) * len(self._generators)
+        self._tell(0, total, ())
         async for records in self._results(self._asked, 0):
             self._tell(self._done, total, records)
         self._end(total)
@@ -350,10 +398,12 @@ class _Work:
         random.Random(self._config.seed).shuffle(order)
         found: list[Record] = []
         accepted = 0
+        self.wanting = True
         for number in range(self._config.max_rounds):
             rest = order
             while rest and accepted < wanted:
-                wave, rest = _cut(rest, _wave(wanted, accepted, self._done))
+                units = _wave(wanted, accepted, self._done)
+                wave, rest = _cut(rest, -(-units // len(self._generators)))
                 due = self._done + len(wave) * len(self._generators)
                 async for records in self._results(wave, number):
                     found += records
@@ -364,6 +414,7 @@ class _Work:
                     return
             if accepted >= wanted:
                 self._files.tally.units_left = 0  # enough came, so nothing is missing
+                self.wanting = False
                 break
 
     async def _results(self, indices: Iterable[int], number: int) -> AsyncIterator[tuple[Record, ...]]:
@@ -372,14 +423,27 @@ class _Work:
             units,
             self._runner.run,
             ahead=self._ahead,
-            stopped=lambda: self._gate.closed,
+            stopped=self._stopped,
         )
         async with contextlib.aclosing(results):
             async for result in results:
                 self._done += 1
                 yield self._files.write(result)
 
+    def _stopped(self) -> bool:
+        """Whether no unit is to be begun: at once after a stop; after a cap when the journal has given what it has."""
+        if self._gate.shut_down:
+            return True
+        return self._gate.cap is not None and self._files.tally.calls_replayed >= self._journaled
+
+    def tick(self) -> None:
+        """Tell again where the work is; calls in flight change although no unit ends."""
+        if self._shown is not None:
+            done, total, accepted = self._shown
+            self._tell(done, total, (), accepted)
+
     def _tell(self, done: int, total: int, new: tuple[Record, ...], accepted: int | None = None) -> None:
+        self._shown = (done, total, accepted)
         self.on_progress(
             Progress(done, total, self._files.tally, new, accepted, self._gate.in_flight, self._gate.cost, self.stats())
         )
@@ -406,7 +470,7 @@ def _cut(items: list[int], size: int) -> tuple[list[int], list[int]]:
 
 
 def _wave(wanted: int, accepted: int, units: int) -> int:
-    """Return how many passages to ask about next: what is missing at the yield seen so far, and a tenth more."""
+    """Return how many units to do next: what is missing at the yield seen so far, and a tenth more."""
     if not accepted:
         return max(8, wanted // 4)
     return max(8, int((wanted - accepted) * units / accepted * 1.1))
@@ -419,6 +483,7 @@ def _summary(
     capped: str | None = None,
     damaged: tuple[str, ...] = (),
     current: bool = False,
+    wanting: bool = False,
 ) -> GenerateSummary:
     return GenerateSummary(
         **entry.counts,
@@ -428,4 +493,5 @@ def _summary(
         capped=capped,
         damaged=damaged,
         current=current,
+        wanting=wanting,
     )

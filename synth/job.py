@@ -6,19 +6,21 @@
 import asyncio
 import gc
 import signal
+import threading
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from synth.core.calls import Endpoint
+from synth.core.config import build
 from synth.core.errors import ConfigError, Interrupted, RunError
 from synth.core.heldout import HeldoutSet, load_heldout
 from synth.core.records import Record
 from synth.core.runs import Run
-from synth.filter import FilterConfig, FilterSummary, decide, family, run_filter
+from synth.filter import GENERATED, FilterConfig, FilterSummary, decide, family, run_filter
 from synth.generate import GenerateConfig, GenerateSummary, run_generate
 from synth.inference.endpoints import BUNDLED, ModelSource, find_teacher, open_endpoint
 from synth.live import LiveView
@@ -26,7 +28,9 @@ from synth.live import LiveView
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to do. `filter` None stops before the filter; `tokenizer` None means the teacher's own.
+    """What to do. `rules` say what the filter accepts, also where `filter` is false and the job stops before it.
+
+    `tokenizer` None means the teacher's own.
 
     `timeout` bounds one try of a call and `stall_seconds` how long a server of ours may make no progress before
     it is started again, both in seconds; `retries` says how often a failed call is tried again.
@@ -35,7 +39,8 @@ class Job:
     documents: tuple[str, ...]
     run: Path
     generate: GenerateConfig
-    filter: FilterConfig | None = None
+    rules: FilterConfig = field(default_factory=lambda: build(FilterConfig))
+    filter: bool = True
     teacher: tuple[str, ...] = (BUNDLED,)
     teacher_model: str | None = None
     tokenizer: str | None = None
@@ -64,8 +69,23 @@ def check_job(job: Job) -> HeldoutSet | None:
         RecordError: a line of the held-out file is wrong.
     """
     sealed = load_heldout(job.heldout) if job.heldout is not None else None
-    decide([], job.filter or FilterConfig(), sealed)
+    decide([], job.rules, sealed)
+    remote = any(spec.startswith(("http://", "https://")) for spec in job.teacher)
+    if job.teacher_model is not None and not remote:
+        raise ConfigError(
+            "a model's name is for an endpoint", where="--teacher-model", fix="name the model with --teacher"
+        )
+    if job.vllm_args and remote:
+        raise ConfigError(
+            "these are for a server that synth starts", where="--vllm-arg", fix="set them at the endpoint"
+        )
     return sealed
+
+
+def settings_of(job: Job) -> GenerateConfig:
+    """Return the settings of the generate stage, with log probabilities where a rule needs the score they give."""
+    needs = any(rule.score in GENERATED for rule in job.rules.rules())
+    return job.generate.model_copy(update={"logprobs": True}) if needs else job.generate
 
 
 def judge_of(config: FilterConfig) -> Callable[[Sequence[Record]], list[str | None]]:
@@ -101,7 +121,7 @@ async def run_job(
         RunError: fewer records than `num_records` were kept; they are in the dataset.
     """
     sealed = check_job(job)
-    config = job.filter or FilterConfig()
+    config = job.rules
     source = source or await source_of(job)
     run = Run.create(job.run)
     teacher = teacher or open_teacher(job, source, run.log_path("teacher"), view.say)
@@ -112,7 +132,7 @@ async def run_job(
     summary = await run_generate(
         run,
         job.documents,
-        job.generate,
+        settings_of(job),
         teacher,
         teacher_name=source.name,
         teacher_revision=source.revision,
@@ -123,9 +143,16 @@ async def run_job(
         on_progress=view.update,
     )
     filtered = None
-    if job.filter is not None:
+    if job.filter:
+        if stop.is_set():
+            raise Interrupted(
+                "stopped before the filter", fix=f"run the same command again, or `synth filter {run.path}`"
+            )
         view.say("filtering")
-        filtered = await asyncio.to_thread(run_filter, run, job.filter, job.heldout)
+        # Not in a thread: there is nothing to drain any more, and Ctrl-C should end it at once. Its files are whole
+        # or as they were.
+        with signals_as_usual():
+            filtered = run_filter(run, job.rules, job.heldout)
     return JobResult(run, summary, filtered)
 
 
@@ -150,7 +177,6 @@ def open_teacher(
         timeout=job.timeout,
         retries=job.retries,
         stall_seconds=job.stall_seconds,
-        logprobs=job.generate.logprobs,
         server_args=job.vllm_args,
         on_progress=say,
     )
@@ -163,6 +189,12 @@ def check_number(job: Job, result: JobResult) -> None:
         RunError: what was kept is in the dataset.
     """
     wanted = job.generate.num_records
+    if result.filter is None and wanted is not None and result.generate.wanting:
+        raise RunError(
+            f"fewer than the {wanted} records asked for were accepted; what came is in records.jsonl",
+            where=str(result.run.path),
+            fix="add documents, raise --max-rounds or the cap, or loosen a rule",
+        )
     if result.filter is not None and wanted is not None and result.filter.kept < wanted:
         capped = f"; {result.generate.capped} was reached" if result.generate.capped else ""
         raise RunError(
@@ -170,6 +202,21 @@ def check_number(job: Job, result: JobResult) -> None:
             where=str(result.run.path),
             fix="add documents, raise --max-rounds or the cap, or loosen a rule",
         )
+
+
+@contextmanager
+def signals_as_usual() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the process while the block runs, whatever `stop_on_signals` made of them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    terminate = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, terminate)
 
 
 @contextmanager

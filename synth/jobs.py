@@ -223,8 +223,9 @@ class _Reading:
             documents=entry.documents,
             run=Path(entry.run),
             generate=generate,
+            rules=judged_by,
             # A shard is filtered after its merge, when its twins in the other shards are known.
-            filter=None if entry.no_filter or generate.shard else judged_by,
+            filter=not (entry.no_filter or generate.shard),
             teacher=entry.teacher,
             teacher_model=entry.teacher_model,
             tokenizer=entry.tokenizer,
@@ -237,7 +238,7 @@ class _Reading:
     async def check(self, named: NamedJob) -> None:
         job = named.job
         with self._noted():
-            check_job(replace(job, filter=named.judged_by))
+            check_job(job)
         for source in job.documents:
             if not source.startswith("hub:") and not Path(source).exists():
                 self._faults.append(f"job {self._label}: there is no such file or folder: {source}")

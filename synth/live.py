@@ -13,8 +13,10 @@ from typing import Self
 
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from synth.core.console import notice, stderr
+from synth.core.errors import SynthError
 from synth.core.records import Record
 from synth.generation.tally import Progress
 
@@ -80,7 +82,7 @@ class LiveView:
         """Tell what is going on beside the counts, such as the start of a server."""
         self._said = text
         if self._live is not None:
-            self._live.update(text, refresh=True)
+            self._live.update(Text(text), refresh=True)
         elif not self._quiet:
             notice(text)
 
@@ -105,7 +107,7 @@ class LiveView:
         table.add_column(justify="right")
         table.add_column()
         for name, value in parts:
-            table.add_row(value, name)
+            table.add_row(Text(value), Text(name))
         self._live.update(table, refresh=True)
 
     def parts(self, now: Progress) -> list[tuple[str, str]]:
@@ -158,6 +160,7 @@ class _Judging:
         self._judge = judge
         self._waiting: deque[Record] = deque()
         self._stopping = threading.Event()
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="judging", daemon=True)
         self._thread.start()
 
@@ -171,7 +174,9 @@ class _Judging:
         self._thread.join()
 
     def words(self) -> str:
-        often = ", ".join(f"{name} {count}" for name, count in self.reasons.most_common(3))
+        with self._lock:
+            reasons = Counter(self.reasons)
+        often = ", ".join(f"{name} {count}" for name, count in reasons.most_common(3))
         rejected = f", rejected {self.judged - self.accepted} ({often})" if often else ""
         return f"of {self.judged} judged {self.accepted} accepted{rejected}"
 
@@ -183,12 +188,17 @@ class _Judging:
                 pause = 0.1
                 continue
             began = time.thread_time()
-            for reason in self._judge(batch):
-                self.judged += 1
-                if reason is None:
-                    self.accepted += 1
-                else:
-                    self.reasons[reason] += 1
+            try:
+                found = self._judge(batch)
+            except SynthError:
+                return  # the filter will say what is wrong; these counts are a courtesy
+            with self._lock:
+                for reason in found:
+                    self.judged += 1
+                    if reason is None:
+                        self.accepted += 1
+                    else:
+                        self.reasons[reason] += 1
             pause = (time.thread_time() - began) / _JUDGING_SHARE
 
 

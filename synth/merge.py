@@ -353,4 +353,5 @@ def _summary(entry: StageEntry, *, current: bool = False) -> GenerateSummary:
         capped=None,
         damaged=(),
         current=current,
+        wanting=False,
     )

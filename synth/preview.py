@@ -9,12 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
-from synth.core.errors import RunError
+from synth.core.errors import Interrupted, RunError
 from synth.core.jsonl import read_lines
 from synth.core.record_file import read_records
 from synth.core.records import Record
 from synth.core.runs import Run
-from synth.filter import FilterConfig, decide
+from synth.filter import decide
 from synth.job import Job, check_job, run_job
 from synth.live import LiveView
 
@@ -48,16 +48,21 @@ async def preview(job: Job, passages: int, view: LiveView, stop: asyncio.Event) 
     config = job.generate.model_copy(update={"max_passages": passages, "num_records": None, "shard": None})
     with tempfile.TemporaryDirectory(prefix="synth-preview-") as folder:
         run = Run(Path(folder) / "run")
+        asked = 0
         try:
-            await run_job(replace(job, run=run.path, generate=config, filter=None), view, stop)
+            result = await run_job(replace(job, run=run.path, generate=config, filter=False), view, stop)
+            asked = min(passages, result.generate.units)
+        except Interrupted:
+            raise
         except RunError:
-            # No record came of it. The calls say why, unless there are none.
-            if not run.journal_path.is_dir():
+            # No record came of it. The calls and the quarantine say why, unless there are none.
+            if not (run.records_path.is_file() and run.quarantine_path.is_file()):
                 raise
+            asked = min(passages, sum(row["duplicate_of"] is None for _, row in read_lines(run.passages_path)))
         calls = [row for path in sorted(run.journal_path.glob("*.jsonl")) for _, row in read_lines(path)]
-        records = decide(list(read_records(run.records_path)), job.filter or FilterConfig(), sealed)
+        records = decide(list(read_records(run.records_path)), job.rules, sealed)
         return Preview(
-            passages,
+            asked,
             tuple(calls),
             tuple(records),
             tuple(row for _, row in read_lines(run.quarantine_path)),

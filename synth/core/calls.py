@@ -25,13 +25,15 @@ class Sampling:
     """Sampling parameters in the field's terms.
 
     `max_tokens` bounds the completion. `seed` None leaves it to the runtime, which derives one from the
-    run's seed and the call, so that equal calls in other runs differ and the same run repeats.
+    run's seed and the call, so that equal calls in other runs differ and the same run repeats. `logprobs` asks
+    for the log probability of each token, where the endpoint gives it.
     """
 
     temperature: float = 0.7
     top_p: float = 0.95
     max_tokens: int = 512
     seed: int | None = None
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class ChatRequest:
             "messages": [{"content": m.content, "role": m.role} for m in self.messages],
             "model": model,
             "revision": revision,
-            "sampling": [sampling.max_tokens, sampling.temperature, sampling.top_p],
+            "sampling": [sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.logprobs],
             "schema": self.schema,
             "version": CALL_KEY_VERSION,
         }

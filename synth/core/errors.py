@@ -51,6 +51,10 @@ class InferenceError(SynthError):
     """A model server or an endpoint did not do its work."""
 
 
+class RefusedError(InferenceError):
+    """The endpoint answered and refuses this request; asking again would not change it."""
+
+
 class RunError(SynthError):
     """A run directory is missing, locked, full or inconsistent."""
 

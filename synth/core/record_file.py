@@ -23,6 +23,17 @@ def read_records(path: Path) -> Iterator[Record]:
         yield Record.from_json(value)
 
 
+def check_record(record: Record, *, where: str) -> None:
+    """Raise a RecordError at `where` unless the record can be written and read again.
+
+    Raises:
+        RecordError: a part of it has another type than schemas/record.schema.json says.
+    """
+    value = record.to_json()
+    if not _plainly_valid(value):
+        check(value, "record", where=where)
+
+
 _NAMES = ("kind", "document_id", "passage_id", "generator")
 _KEYS = {*_NAMES, "id", "prompt", "completion", "context", "evidence", "scores", "decision", "provenance"}
 _ID = re.compile(r"[0-9a-f]{16}")

@@ -273,10 +273,15 @@ class Run:
             ) from error
         try:
             # A file of its own: whoever tries the lock truncates the lock's file.
-            writer.write_text(f"pid {os.getpid()} on {platform.node() or 'this machine'}\n", encoding="utf-8")
+            with contextlib.suppress(OSError):  # it only serves the message above
+                writer.write_text(f"pid {os.getpid()} on {platform.node() or 'this machine'}\n", encoding="utf-8")
+            for folder in (self.path, self.train_path.parent):
+                for part in folder.glob(".*.part"):  # of a write that a kill ended
+                    part.unlink(missing_ok=True)
             yield
         finally:
-            writer.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                writer.unlink(missing_ok=True)
             lock.release()
 
     def _save(self, stages: Mapping[str, StageEntry]) -> None:

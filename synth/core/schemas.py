@@ -55,6 +55,8 @@ def _plainly_valid(value: Any, schema: Mapping[str, Any]) -> bool:  # noqa: ANN4
 
     jsonschema takes 0.1 ms and more for a reply, this some microseconds, and nearly all replies are plain.
     """
+    if not isinstance(schema, Mapping) or not isinstance(schema.get("type"), str):
+        return False  # a boolean, or a list of types
     if not schema.keys() <= _PLAIN or type(value) is not _TYPES.get(schema.get("type", "")):
         return False
     if "enum" in schema and value not in schema["enum"]:

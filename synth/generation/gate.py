@@ -36,6 +36,7 @@ class Gate:
         teacher: the name to look up in the price table.
         max_in_flight: how many admitted calls may be unsettled at once.
         spent: what earlier attempts at the run have spent.
+        began: when the time of the deadline began, by `clock`; now unless given.
         stop: when it is set no call is admitted any more; those in flight go on.
         clock: seconds, for tests.
 
@@ -51,6 +52,7 @@ class Gate:
         max_in_flight: int,
         spent: Spent = Spent(),
         stop: asyncio.Event | None = None,
+        began: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._price: Price | None = price_of(config, teacher)
@@ -58,7 +60,7 @@ class Gate:
         self._max_calls, self._max_tokens, self._max_cost = config.max_calls, config.max_tokens_total, config.max_cost
         self._longest = config.max_tokens
         self._clock = clock
-        self._end = None if config.deadline is None else clock() + config.deadline
+        self._end = None if config.deadline is None else (clock() if began is None else began) + config.deadline
         self._stop = stop or asyncio.Event()
         self._max_in_flight, self._places_taken = max_in_flight, 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -76,9 +78,9 @@ class Gate:
         return self._cap
 
     @property
-    def closed(self) -> bool:
-        """Whether no call will be admitted any more."""
-        return self._stop.is_set() or self._failure is not None or self.cap is not None
+    def shut_down(self) -> bool:
+        """Whether the user stopped the run or `shut` ended it; a cap does not count."""
+        return self._stop.is_set() or self._failure is not None
 
     @property
     def cost(self) -> float | None:

@@ -14,7 +14,7 @@ class Tally:
 
     - documents found = `documents` (read) + `documents_quarantined`
     - passages = `passages_duplicate` + those asked about or left out by shard, `max_passages` or a cap
-    - calls asked = `calls` + `calls_replayed` + `calls_failed`
+    - calls asked = `calls` + `calls_replayed` + `calls_failed` (no answer came) + `calls_declined` (refused for good)
     - `calls` + `calls_replayed` = `calls_used` (a record names them) + `calls_quarantined` + `calls_between`
       (a reply that was asked for again, a step on the way, or one whose content the generator left out)
     - units begun = `units`; `units_left` were left by a cap, begun or not
@@ -32,6 +32,7 @@ class Tally:
     calls: int = 0
     calls_replayed: int = 0
     calls_failed: int = 0
+    calls_declined: int = 0
     calls_used: int = 0
     calls_quarantined: int = 0
     calls_between: int = 0
@@ -53,6 +54,7 @@ class Tally:
         self.calls += result.calls - result.replayed
         self.calls_replayed += result.replayed
         self.calls_failed += result.failed
+        self.calls_declined += result.declined
         self.calls_used += result.used
         self.calls_quarantined += result.refused
         self.calls_between += result.calls - result.used - result.refused

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from synth.core.calls import Sampling
-from synth.core.errors import InferenceError, RunError, SynthError
+from synth.core.errors import ConfigError, InferenceError, RecordError, RunError, SynthError
+from synth.core.record_file import check_record
 from synth.core.records import Passage, Provenance, Record, content_id
 from synth.generation.gate import CallRefused, Gate
 from synth.generators.base import Generator, ReplyError
@@ -33,9 +34,10 @@ class Unit:
 class UnitResult:
     """What came of a unit.
 
-    `calls` were answered, `replayed` of them from the journal; `failed` got no answer. Each answered call
-    is one of `used` (a record names it), `refused` (its reply is in quarantine), or neither: a first reply
-    that was asked for again, or a step on the way. `left`: a cap or a stop ended the unit, and it gave nothing.
+    `calls` were answered, `replayed` of them from the journal; `failed` got no answer, `declined` are refused
+    for good. Each answered call is one of `used` (a record names it), `refused` (its reply is in quarantine),
+    or neither: a first reply that was asked for again, or a step on the way. `left`: a cap or a stop ended
+    the unit before it gave anything.
     """
 
     records: tuple[Record, ...] = ()
@@ -43,11 +45,16 @@ class UnitResult:
     calls: int = 0
     replayed: int = 0
     failed: int = 0
+    declined: int = 0
     used: int = 0
     refused: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     left: bool = False
+
+
+class BrokenGenerator(RunError):
+    """A generator failed on so many passages in a row that it has to be mended."""
 
 
 class UnitRunner:
@@ -65,13 +72,15 @@ class UnitRunner:
         self._endpoint, self._journal = endpoint, journal
         self._sampling, self._seed, self._gate = sampling, seed, gate
         self._failures = 0
+        self._answered = False
 
     async def run(self, unit: Unit) -> UnitResult:
         """Return what came of the unit.
 
         Raises:
             InferenceError: so many units in a row failed that the teacher has to be gone.
-            RunError: the journal cannot be written, or a generator fails on every passage.
+            BrokenGenerator: it fails on every passage.
+            RunError: the journal cannot be written.
         """
         teacher = JournaledTeacher(
             self._endpoint,
@@ -85,23 +94,34 @@ class UnitRunner:
         checked: list[Record | ReplyError]
         try:
             made = await unit.generator.generate(unit.passage, teacher)
-            checked = [_checked(item, unit.generator) for item in made]
+            checked = [_checked(item, unit) for item in made]
+        except asyncio.CancelledError as leaked:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not ours: the generator cancelled something of its own and let that out.
+            crash = _in_words(leaked, unit.generator)
+            checked = [ReplyError(crash, "")]
         except Exception as raised:
             error = _leaf(raised)
-            if isinstance(error, SynthError) and not isinstance(error, InferenceError | CallRefused):
+            if isinstance(error, SynthError) and not isinstance(
+                error, InferenceError | CallRefused | ConfigError | RecordError
+            ):
                 if error is raised:
                     raise
                 raise error from raised
-            # What is in flight is paid for, so its answers are kept.
-            await teacher.settled()
-            if isinstance(error, CallRefused):
-                return UnitResult(left=True)
             if isinstance(error, InferenceError):
                 checked = [error if isinstance(error, ReplyError) else ReplyError(str(error), "")]
             else:
                 # A user's generator may fail on one odd passage; that is a line in quarantine.jsonl, not the end.
                 crash = _in_words(error, unit.generator)
                 checked = [ReplyError(crash, "")]
+        # What is in flight is paid for, so its answers are kept.
+        await teacher.settled()
+        if teacher.ended is not None:
+            if not isinstance(teacher.ended, CallRefused):
+                raise teacher.ended
+            return _result(unit, teacher, (), self._endpoint.model, left=True)
         if self._endpoint.failure is not None:
             self._gate.shut(self._endpoint.failure)
             raise self._endpoint.failure
@@ -110,14 +130,17 @@ class UnitRunner:
 
     def _watch(self, teacher: JournaledTeacher, made: Sequence[Record | ReplyError], crash: str | None) -> None:
         """Stop the run when the teacher is gone or a generator fails on everything it meets."""
-        if any(isinstance(item, Record) for item in made) or not (crash or teacher.failed):
+        self._answered = self._answered or bool(teacher.calls)
+        # That a request is refused says something about the request, once another was answered.
+        failed = crash or teacher.failed or (teacher.declined and not self._answered)
+        if any(isinstance(item, Record) for item in made) or not failed:
             self._failures = 0
             return
         self._failures += 1
         if self._failures < FAILURES_IN_A_ROW:
             return
         if crash:
-            failure: SynthError = RunError(
+            failure: SynthError = BrokenGenerator(
                 f"{self._failures} passages in a row gave nothing; the last reason: {crash}",
                 fix="mend the generator, then run the same command again: nothing answered is lost",
             )
@@ -173,19 +196,27 @@ def _leaf(error: Exception) -> Exception:
     return next(iter(broken), None) or next(leaf for kind in order for leaf in leaves if isinstance(leaf, kind))
 
 
-def _checked(item: object, generator: Generator) -> Record | ReplyError:
-    if isinstance(item, Record | ReplyError):
+def _checked(item: object, unit: Unit) -> Record | ReplyError:
+    if isinstance(item, Record):
+        # A record of the wrong form would only show when a later stage reads the file.
+        check_record(item, where=f"a record of generator {unit.generator.name}")
+        return item
+    if isinstance(item, ReplyError):
         return item
     raise TypeError(f"`generate` returned a {type(item).__name__}, not a Record or a ReplyError")
 
 
-def _in_words(error: Exception, generator: Generator) -> str:
+def _in_words(error: BaseException, generator: Generator) -> str:
+    if isinstance(error, SynthError):
+        return f"generator {generator.name} failed: {error}"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
     return f"generator {generator.name} failed: {type(error).__name__}: {error} ({place})"
 
 
-def _result(unit: Unit, teacher: JournaledTeacher, made: Sequence[Record | ReplyError], model: str) -> UnitResult:
+def _result(
+    unit: Unit, teacher: JournaledTeacher, made: Sequence[Record | ReplyError], model: str, *, left: bool = False
+) -> UnitResult:
     calls = teacher.calls
     source = Provenance(
         teacher=model,
@@ -197,7 +228,8 @@ def _result(unit: Unit, teacher: JournaledTeacher, made: Sequence[Record | Reply
     )
     records = tuple(_with_source(item, source) for item in made if isinstance(item, Record))
     errors = [item for item in made if isinstance(item, ReplyError)]
-    used = {key for record in records for key in record.provenance.call_keys}
+    # A record may name a call of another unit too; that is counted there.
+    used = {call.key for call in calls} & {key for record in records for key in record.provenance.call_keys}
     named = {key for error in errors for key in error.call_keys}
     raw = {error.raw for error in errors if error.raw and not error.call_keys}
     refused = {call.key for call in calls if call.key in named or call.text in raw}
@@ -216,10 +248,12 @@ def _result(unit: Unit, teacher: JournaledTeacher, made: Sequence[Record | Reply
         calls=len(calls),
         replayed=teacher.replayed,
         failed=teacher.failed,
+        declined=teacher.declined,
         used=len(used),
         refused=len(refused - used),
         prompt_tokens=source.prompt_tokens,
         completion_tokens=source.completion_tokens,
+        left=left,
     )
 
 

@@ -24,8 +24,10 @@ def generator_digest(generator: Generator) -> str:
 
 def _content(value: object) -> Any:  # noqa: ANN401  (any JSON)
     """Return what a value means as JSON; of a generator, its class, that class's code and its public attributes."""
-    if value is None or isinstance(value, str | int | float | bool):
+    if value is None or isinstance(value, str | bool):
         return value
+    if isinstance(value, int | float):
+        return repr(value)  # JSON has no form for large or infinite ones
     if isinstance(value, Mapping):
         return {str(key): _content(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -39,7 +41,11 @@ def _content(value: object) -> Any:  # noqa: ANN401  (any JSON)
         # Whatever a generator carries along; it may be large or hold itself.
         return cls.__qualname__
     own = getattr(value, "__dict__", {})
-    attributes = {name: _content(part) for name, part in sorted(own.items()) if not name.startswith("_")}
+    attributes = {
+        name: _content(part) if part is not value else "itself"
+        for name, part in sorted(own.items())
+        if not name.startswith("_")
+    }
     return [cls.__qualname__, _code(cls), attributes]
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from synth.core.errors import ConfigError, did_you_mean
 from synth.core.records import content_id
 from synth.generators.base import Generator
-from synth.generators.options import EVERYONE, Options, make
+from synth.generators.options import EVERYONE, Options, keywords, make
 from synth.generators.pair import PairGenerator
 from synth.generators.template import TemplateGenerator
 
@@ -95,10 +95,22 @@ def find_generators(specs: Sequence[str], options: Options = {}) -> list[Generat
         for part in (base, *modifiers):
             known |= _names(part, None)
     known |= {one.name.partition("+")[0] for one in found}
+    taken = {name for spec in specs for name in _keywords_of(spec)}
+    for name in options.get(EVERYONE, {}):
+        if name not in taken:
+            raise ConfigError(f"none of the generators takes {name!r}", where="options", fix=did_you_mean(name, taken))
     for name in options:
         if name != EVERYONE and name not in known:
             raise ConfigError(f"options are given for {name!r}", where="options", fix=did_you_mean(name, known))
     return found
+
+
+def _keywords_of(spec: str) -> set[str]:
+    """Return the names of the options that the generator or one of its modifiers takes."""
+    base, modifiers = split_spec(spec)
+    factories = [_resolve(base, spec), *(_resolve(name, spec, modifier=True) for name in modifiers)]
+    made = [_template_factory(one) if isinstance(one, Path) else one for one in factories]
+    return {name for one in made if callable(one) for name in keywords(one, 0)}
 
 
 def split_spec(spec: str) -> tuple[str, tuple[str, ...]]:
@@ -255,6 +267,12 @@ def _module(location: str, spec: str) -> object:
             f"cannot be imported ({error})",
             where=f"generator {spec}",
             fix="run in the folder that holds the module, or install it",
+        ) from error
+    except ConfigError:
+        raise
+    except Exception as error:  # a user's module may fail in any way while it is imported
+        raise ConfigError(
+            f"cannot be imported ({type(error).__name__}: {error})", where=f"generator {spec}", fix="mend the module"
         ) from error
 
 

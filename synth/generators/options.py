@@ -34,7 +34,7 @@ def make(
         ConfigError: an option is unknown (near matches are named) or of a wrong type, or one is missing.
     """
     where = f"generator {spec}"
-    taken = _keywords(factory, len(given))
+    taken = keywords(factory, len(given))
     for name in options:
         if name not in taken:
             raise ConfigError(f"no option is called {name!r}", where=where, fix=did_you_mean(name, taken))
@@ -52,7 +52,7 @@ def make(
         raise ConfigError(f"cannot be made ({type(error).__name__}: {error})", where=where) from error
 
 
-def _keywords(factory: Callable[..., object], positions: int) -> dict[str, Any]:
+def keywords(factory: Callable[..., object], positions: int) -> dict[str, Any]:
     """Return the keyword arguments and their annotations, without the first `positions` arguments."""
     try:
         signature = inspect.signature(factory, eval_str=True)

@@ -38,7 +38,7 @@ class PairGenerator:
         self.schema: Mapping[str, Any] | None = getattr(pair, "schema", None)
         sampling: Sampling | None = getattr(pair, "sampling", None)
         max_tokens: int | None = getattr(pair, "max_tokens", None)
-        self.sampling = sampling if max_tokens is None else replace(sampling or Sampling(), max_tokens=max_tokens)
+        self.sampling, self.max_tokens = sampling, max_tokens
 
     async def generate(self, passage: Passage, teacher: Teacher) -> list[Record]:
         """Make the one call and parse its reply.
@@ -47,13 +47,17 @@ class PairGenerator:
             ReplyError: the reply does not follow the schema, was cut off, or `parse` can make nothing of it.
             ConfigError: `parse` gave something else than records.
         """
+        sampling = self.sampling
+        if self.max_tokens is not None:
+            # The rest of the sampling is the run's, where the pair has none of its own.
+            sampling = replace(sampling or getattr(teacher, "sampling", Sampling()), max_tokens=self.max_tokens)
         asked = self.pair.prompt(passage)
         messages = [Message("user", asked)] if isinstance(asked, str) else list(asked)
         reply: Any
         if self.schema is not None:
-            reply, completion = await ask_json(teacher, messages, self.schema, sampling=self.sampling)
+            reply, completion = await ask_json(teacher, messages, self.schema, sampling=sampling)
         else:
-            completion = await teacher.chat(messages, sampling=self.sampling)
+            completion = await teacher.chat(messages, sampling=sampling)
             if completion.finish_reason == "length":
                 raise ReplyError("the reply was cut off at max_tokens", completion.text, fix="raise max_tokens")
             reply = completion.text

@@ -46,6 +46,8 @@ class QA:
         evidence: EvidenceMode = "enum",
         examples: Sequence[Example] = (),
     ) -> None:
+        if pairs_per_passage < 1:
+            raise ValueError("pairs_per_passage is at least 1")
         self.pairs_per_passage = pairs_per_passage
         self.question_types, self.difficulties = tuple(question_types), tuple(difficulties)
         self.evidence, self.examples = evidence, tuple(examples)

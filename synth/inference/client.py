@@ -105,7 +105,7 @@ class Client:
         self._stall_timeout = stall_timeout
         self._limits = aiohttp.ClientTimeout(total=timeout, sock_connect=connect_timeout)
         self._limiter = Limiter(max_in_flight, least=min_in_flight, start=start_in_flight)
-        self._logprobs = logprobs
+        self._logprobs, self._lacks_logprobs = logprobs, False
         self._form, self._form_works = _Form.JSON_SCHEMA, False
         self._not_before = 0.0
         self._answered = self._retries = 0
@@ -275,6 +275,8 @@ class Client:
 
     def _payload(self, request: ChatRequest, form: _Form, logprobs: bool) -> bytes:
         payload, schema = chat_body(request, self._served, logprobs=logprobs), request.schema
+        if not logprobs:
+            payload.pop("logprobs", None)
         if schema is not None and form is not _Form.JSON_SCHEMA:
             del payload["response_format"]
             if form is _Form.JSON_OBJECT:
@@ -286,7 +288,7 @@ class Client:
     async def _ask(self, request: ChatRequest) -> Completion:
         """Send once, and again at once where the endpoint lacks a part of what was asked for."""
         address = self._address
-        form, logprobs = self._form, self._logprobs
+        form, logprobs = self._form, (self._logprobs or request.sampling.logprobs) and not self._lacks_logprobs
         while True:
             status, wait, body = await self._post(self._payload(request, form, logprobs))
             if status == 200:
@@ -295,7 +297,7 @@ class Client:
             if status in RETRIED:
                 raise TryAgainError(f"the endpoint answers {status}", message, status, wait)
             if logprobs and lacks_logprobs(status, message):
-                logprobs = self._logprobs = False
+                logprobs, self._lacks_logprobs = False, True
             elif request.schema is not None and form < _Form.WORDS and lacks_format(status, message):
                 form = _Form(form + 1)
                 if not self._form_works:  # else it is this one schema that the endpoint does not take

@@ -90,6 +90,10 @@ class Journal:
         """Return how many calls are answered."""
         return len(self._places)
 
+    def asks(self, key: str) -> bool:
+        """Whether a call under this key is in flight."""
+        return key in self._asking
+
     def get(self, key: str) -> Completion | None:
         """Return the answer of a call, or None where there is none.
 
@@ -270,6 +274,7 @@ def _line(key: str, request: ChatRequest, completion: Completion) -> bytes:
                 "top_p": sampling.top_p,
                 "max_tokens": sampling.max_tokens,
                 "seed": sampling.seed,
+                **({"logprobs": True} if sampling.logprobs else {}),
             },
             "schema": request.schema,
             "index": request.index,

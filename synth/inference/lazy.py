@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from synth.core.calls import ChatRequest, Completion, Endpoint, EndpointStats
-from synth.core.errors import Interrupted, SynthError
+from synth.core.errors import InferenceError, Interrupted, SynthError
 
 
 class LazyEndpoint:
@@ -85,6 +85,9 @@ class LazyEndpoint:
         except SynthError as error:
             self.failure = error
             raise
+        except Exception as error:
+            self.failure = InferenceError(f"the teacher cannot be opened ({type(error).__name__}: {error})")
+            raise self.failure from error
         finally:
             stopping.cancel()
             if not entering.done():

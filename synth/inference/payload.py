@@ -23,7 +23,7 @@ def chat_body(request: ChatRequest, served: str, *, logprobs: bool = False) -> d
     }
     if sampling.seed is not None:
         body["seed"] = sampling.seed
-    if logprobs:
+    if logprobs or sampling.logprobs:
         body["logprobs"] = True
     if request.schema is not None:
         asked = {"name": "reply", "strict": True, "schema": request.schema}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from synth.core.calls import ChatRequest, Completion, Endpoint, Sampling, Usage, call_key
-from synth.core.errors import InferenceError
+from synth.core.errors import InferenceError, RefusedError, SynthError
 from synth.core.fingerprint import canonical_json
 from synth.core.records import Message
 from synth.inference.journal import Journal
@@ -50,7 +50,10 @@ class JournaledTeacher:
     Attributes:
         replayed: how many answers came from the journal.
         failed: how many calls got no answer.
-        last_failure: why the last of them did not.
+        declined: how many the endpoint refuses for good, such as a prompt that is too long.
+        last_failure: why the last of these got no answer.
+        ended: why a call was not made or its answer could not be kept: the run is to end. It stands here even
+            where the generator caught it.
     """
 
     def __init__(
@@ -63,8 +66,9 @@ class JournaledTeacher:
         round: int = 0,
         gate: Admission | None = None,
     ) -> None:
-        self.replayed = self.failed = 0
+        self.replayed = self.failed = self.declined = 0
         self.last_failure: InferenceError | None = None
+        self.ended: SynthError | None = None
         self._endpoint, self._journal, self._gate = endpoint, journal, gate
         self._waiting = 0
         self._none_waits = asyncio.Event()
@@ -72,6 +76,11 @@ class JournaledTeacher:
         self._asked: Counter[tuple[str, int | None]] = Counter()
         self._messages: list[tuple[Message, ...]] = []
         self._answers: list[Completion | None] = []
+
+    @property
+    def sampling(self) -> Sampling:
+        """What is used where a call names no sampling."""
+        return self._sampling
 
     @property
     def calls(self) -> list[Completion]:
@@ -117,11 +126,22 @@ class JournaledTeacher:
 
     async def _answer(self, key: str, request: ChatRequest) -> Completion:
         self._waiting += 1
+        # Somebody else's call in flight is theirs to count.
+        shared = self._journal.asks(key)
         try:
-            return await self._journal.answer(key, request, self._ask)
+            completion = await self._journal.answer(key, request, self._ask)
+            self.replayed += shared
+            return completion
+        except RefusedError as error:
+            self.declined += 1
+            self.last_failure = error
+            raise
         except InferenceError as error:
             self.failed += 1
             self.last_failure = error
+            raise
+        except SynthError as error:
+            self.ended = error
             raise
         finally:
             self._waiting -= 1
@@ -151,7 +171,7 @@ class JournaledTeacher:
         self._asked[asked] += 1
         if sampling.seed is None:
             seed = derived_seed(self._seed, content, index)
-            sampling = Sampling(sampling.temperature, sampling.top_p, sampling.max_tokens, seed)
+            sampling = Sampling(sampling.temperature, sampling.top_p, sampling.max_tokens, seed, sampling.logprobs)
         return ChatRequest(messages, sampling, schema, index), call_key(content, index, sampling.seed)
 
 
