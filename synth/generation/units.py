@@ -19,6 +19,9 @@ from synth.inference.teacher import JournaledTeacher
 
 # So many units in a row without a reply mean that the teacher or the generator is broken, not that a passage is odd.
 FAILURES_IN_A_ROW = 16
+# That many refusals before the first answer mean that the endpoint takes none of our requests. It is more than are
+# usually in flight, since refusals come faster than answers.
+REFUSALS_IN_A_ROW = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ class UnitRunner:
             self._failures = 0
             return
         self._failures += 1
-        if self._failures < FAILURES_IN_A_ROW:
+        if self._failures < (FAILURES_IN_A_ROW if crash or teacher.failed else REFUSALS_IN_A_ROW):
             return
         if crash:
             failure: SynthError = BrokenGenerator(
