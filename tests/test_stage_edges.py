@@ -164,9 +164,9 @@ async def test_one_odd_passage_does_not_end_the_job(tmp_path: Path) -> None:
 
 async def test_a_generator_that_always_fails_ends_the_run_and_keeps_the_records_before_it(tmp_path: Path) -> None:
     body = """
+reply = await teacher.chat([Message("user", passage.text)])
 if int(passage.document_id[1:4]) >= 10:
     raise KeyError("colour")
-reply = await teacher.chat([Message("user", passage.text)])
 return [Record.create(passage, f"What of {passage.document_id}?", reply.text, generator="g")]
 """
     folder, spec = big_folder(tmp_path / "docs", 100), generator_file(tmp_path / "g.py", body)
