@@ -90,18 +90,16 @@ def show_generate(run: Run, summary: GenerateSummary) -> None:
         f"{summary.calls_failed} without answer{declined}",
     )
     table.add_row(
-        "",
-        f"of the answers {summary.calls_used} are in records, {summary.calls_quarantined} in quarantine, "
-        f"{summary.calls_between} steps between or asked for again",
+        str(summary.calls + summary.calls_replayed),
+        f"answers: {summary.calls_used} in records, {summary.calls_quarantined} in quarantine, "
+        f"{summary.calls_between} on the way",
     )
     table.add_row(
         str(summary.completion_tokens),
         f"tokens written, {summary.prompt_tokens} read, {summary.seconds:.0f} s"
         + (f", cost {summary.cost:.2f}" if summary.cost is not None else ""),
     )
-    table.add_row(
-        str(summary.quarantined), "lines in quarantine.jsonl: documents and replies without a record, and why"
-    )
+    table.add_row(str(summary.quarantined), "lines in quarantine.jsonl, each with its reason")
     table.add_row(str(summary.records), "records")
     stdout.print(table)
     if summary.capped:

@@ -114,19 +114,17 @@ class LiveView:
         """Return what is shown as (what, number) pairs."""
         tally, endpoint = now.tally, now.endpoint
         found = tally.documents + tally.documents_quarantined
-        parts = [("documents", f"{found}" + _aside(tally.documents_quarantined, "in quarantine"))]
+        parts = [("documents" + _aside(tally.documents_quarantined, "in quarantine"), f"{found}")]
         if not now.total:
             return parts
         parts.append(("passages", f"{tally.passages}"))
         unit = "records accepted" if now.accepted is not None else "units of work"
         parts.append((f"{unit} ({_share(now.done, now.total)}, {self._eta(now)})", f"{now.done} of {now.total}"))
-        parts.append(("records", f"{tally.records}" + _aside(tally.quarantined, "in quarantine")))
+        parts.append(("records" + _aside(tally.quarantined, "in quarantine"), f"{tally.records}"))
         if self._judging is not None and self._judging.judged:
             parts.append(("by the rules so far", self._judging.words()))
-        calls = (
-            f"{tally.calls}" + _aside(tally.calls_replayed, "from the journal") + _aside(tally.calls_failed, "failed")
-        )
-        parts.append(("calls answered", calls))
+        asides = _aside(tally.calls_replayed, "from the journal") + _aside(tally.calls_failed, "failed")
+        parts.append(("calls answered" + asides, f"{tally.calls}"))
         if endpoint.limit:
             up = f", {endpoint.endpoints_up} of {endpoint.endpoints} endpoints up" if endpoint.endpoints > 1 else ""
             again = f", {endpoint.restarts} restarts" if endpoint.restarts else ""

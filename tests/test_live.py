@@ -46,7 +46,7 @@ def test_without_a_terminal_a_line_says_all_that_counts_every_few_seconds(said: 
             clock.now += 1
     assert len(said) == 5, "every five seconds"
     last = said[-1]
-    assert "5 (1 in quarantine) documents" in last and "20 of 40 units of work (50 %, 20 s left)" in last
+    assert "5 documents (1 in quarantine)" in last and "20 of 40 units of work (50 %, 20 s left)" in last
     assert "40 records" in last and "40 calls answered" in last
     assert "7 of 64 calls in flight, 1 of 2 endpoints up" in last
     assert "300 and 60 tokens/s read and written" in last
@@ -56,7 +56,7 @@ def test_without_a_terminal_a_line_says_all_that_counts_every_few_seconds(said: 
 def test_while_documents_are_read_their_number_is_all_there_is_to_say(said: list[str]) -> None:
     with LiveView() as view:
         view.update(Progress(0, 0, tally()))
-    assert said == ["5 (1 in quarantine) documents"]
+    assert said == ["5 documents (1 in quarantine)"]
 
 
 def test_quiet_says_nothing(said: list[str]) -> None:
