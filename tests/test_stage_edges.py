@@ -261,13 +261,13 @@ async def test_a_setting_for_every_generator_that_none_takes_is_an_error_with_ne
 
 @pytest.mark.parametrize(
     ("source", "fault"),
-    [("def (", "SyntaxError"), ("raise NameError('x')", "NameError"), ("1 / 0", "ZeroDivisionError")],
+    [("def (", "is no valid Python"), ("raise NameError('x')", "NameError"), ("1 / 0", "ZeroDivisionError")],
 )
 async def test_a_module_that_cannot_be_imported_is_a_clear_error(
     tmp_path: Path, manuals: Path, source: str, fault: str
 ) -> None:
     (tmp_path / "broken.py").write_text(source)
-    with pytest.raises(ConfigError, match=f"cannot be imported|is no valid Python"):
+    with pytest.raises(ConfigError, match=fault):
         await run_it(
             tmp_path / "r", manuals, ScriptedTeacher(pair), GenerateConfig(generator=(f"{tmp_path}/broken.py:X",))
         )
