@@ -138,12 +138,17 @@ class Journal:
         await asyncio.shield(written)
 
     async def answer(
-        self, key: str, request: ChatRequest, ask: Callable[[ChatRequest], Awaitable[Completion]]
+        self,
+        key: str,
+        request: ChatRequest,
+        ask: Callable[[ChatRequest], Awaitable[Completion]],
+        ended: Callable[[], None] = lambda: None,
     ) -> Completion:
         """Return the journaled answer, or `ask` for it and journal that.
 
         However many ask for one key at the same time, one call is made. It is cancelled when the last of
-        them is; an error of `ask` reaches all of them and nothing is journaled.
+        them is; an error of `ask` reaches all of them and nothing is journaled. `ended` is called when the call
+        that `ask` made is over: its answer is on disk, or there is none.
 
         Raises:
             InferenceError: what `ask` raised.
@@ -154,7 +159,7 @@ class Journal:
             return known
         entry = self._asking.get(key)
         if entry is None:
-            entry = _Asking(asyncio.create_task(self._ask(key, request, ask)))
+            entry = _Asking(asyncio.create_task(self._ask(key, request, ask, ended)))
             self._asking[key] = entry
         entry.waiters += 1
         try:
@@ -166,12 +171,19 @@ class Journal:
                 entry.task.cancel()
 
     async def _ask(
-        self, key: str, request: ChatRequest, ask: Callable[[ChatRequest], Awaitable[Completion]]
+        self,
+        key: str,
+        request: ChatRequest,
+        ask: Callable[[ChatRequest], Awaitable[Completion]],
+        ended: Callable[[], None],
     ) -> Completion:
-        given = await ask(request)
-        completion = Completion(given.text, given.finish_reason, given.usage, key, given.logprobs, given.reasoning)
-        await self.append(key, request, completion)
-        return completion
+        try:
+            given = await ask(request)
+            completion = Completion(given.text, given.finish_reason, given.usage, key, given.logprobs, given.reasoning)
+            await self.append(key, request, completion)
+            return completion
+        finally:
+            ended()
 
     async def _flush(self) -> None:
         """Write what waits, group after group, until nothing does."""

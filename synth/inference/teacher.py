@@ -129,7 +129,11 @@ class JournaledTeacher:
         # Somebody else's call in flight is theirs to count.
         shared = self._journal.asks(key)
         try:
-            completion = await self._journal.answer(key, request, self._ask)
+            if self._gate is None:
+                completion = await self._journal.answer(key, request, self._endpoint.complete)
+            else:
+                call = _Call(self._endpoint, self._gate)
+                completion = await self._journal.answer(key, request, call.ask, call.end)
             self.replayed += shared
             return completion
         except RefusedError as error:
@@ -148,18 +152,6 @@ class JournaledTeacher:
             if not self._waiting:
                 self._none_waits.set()
 
-    async def _ask(self, request: ChatRequest) -> Completion:
-        if self._gate is None:
-            return await self._endpoint.complete(request)
-        await self._gate.admit()
-        usage: Usage | None = None
-        try:
-            completion = await self._endpoint.complete(request)
-            usage = completion.usage
-        finally:
-            self._gate.settle(usage)
-        return completion
-
     def _numbered(
         self, messages: tuple[Message, ...], schema: Mapping[str, Any] | None, sampling: Sampling
     ) -> tuple[ChatRequest, str]:
@@ -173,6 +165,28 @@ class JournaledTeacher:
             seed = derived_seed(self._seed, content, index)
             sampling = Sampling(sampling.temperature, sampling.top_p, sampling.max_tokens, seed, sampling.logprobs)
         return ChatRequest(messages, sampling, schema, index), call_key(content, index, sampling.seed)
+
+
+class _Call:
+    """One call through the gate, which it leaves only when its answer is on disk: until then a kill would lose it."""
+
+    __slots__ = ("_admitted", "_endpoint", "_gate", "_usage")
+
+    def __init__(self, endpoint: Endpoint, gate: Admission) -> None:
+        self._endpoint, self._gate = endpoint, gate
+        self._admitted = False
+        self._usage: Usage | None = None
+
+    async def ask(self, request: ChatRequest) -> Completion:
+        await self._gate.admit()
+        self._admitted = True
+        completion = await self._endpoint.complete(request)
+        self._usage = completion.usage
+        return completion
+
+    def end(self) -> None:
+        if self._admitted:
+            self._gate.settle(self._usage)
 
 
 def derived_seed(run_seed: int, content: str, index: int) -> int:
