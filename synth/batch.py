@@ -15,9 +15,11 @@ import asyncio
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,11 +27,12 @@ import orjson
 
 from synth.core.calls import ChatRequest, Completion, Endpoint
 from synth.core.config import build
-from synth.core.errors import ConfigError, InferenceError, RunError
+from synth.core.errors import ConfigError, InferenceError, RefusedError, RunError
 from synth.core.jsonl import MAX_LINE_BYTES, read_lines, sync_folder, write_json, write_jsonl
 from synth.core.runs import Run
 from synth.generate import GenerateConfig, GenerateSummary, Progress, UnitsLeft, run_generate
 from synth.generation.gate import CallRefused
+from synth.generators.find import split_spec
 from synth.inference.journal import Journal
 from synth.inference.payload import chat_body
 from synth.inference.replies import completion_of, message_of, quote
@@ -42,6 +45,7 @@ JOB_VERSION = 1
 _URL = "/v1/chat/completions"
 # A line of ours begins so; the key is read from there, which is far cheaper than parsing the prompt behind it.
 _HEAD = b'{"custom_id":"'
+_NO_ID = "without-id-"
 _UNFIT = ("num_records", "max_calls", "max_tokens_total", "max_cost", "deadline")
 
 
@@ -95,9 +99,10 @@ class CollectSummary:
     """What became of the lines of output files: lines = answered + waiting + repeated + failed + unknown + unreadable.
 
     `answered` went into the journal; `waiting` answer calls that no unit has asked for yet; `repeated` were
-    collected before; `failed` are errors, sent again in the next round; `unknown` have a custom_id of no
-    request of this run. `problems` quotes the last three kinds with their places. `next_round` requests are
-    needed now; `outstanding` ones have no output yet. `finished` is the stage's summary where none is left.
+    collected before, or are errors of requests that have an answer; `failed` are errors, sent again in the
+    next round; `unknown` have a custom_id of no request of this run. `problems` quotes the last three kinds
+    with their places. `next_round` requests are needed now; `outstanding` ones have no output yet. `finished`
+    is the stage's summary where none is left.
     """
 
     lines: int
@@ -201,8 +206,10 @@ async def collect_batch(
         waiting_path = folder / "waiting.jsonl"
         with _Outputs([waiting_path, *files]) as answers:
             counts = _Counts()
-            for line in answers.bad():
-                counts.take(line, state)
+            bad = list(answers.bad())
+            answered = await _answered(run, {line.key for line in bad}, answers)
+            for line in bad:
+                counts.take(line, state, answered)
             state.save()
 
             def ask(key: str, request: ChatRequest) -> None:
@@ -212,8 +219,8 @@ async def collect_batch(
             waiting = [line async for line in _waiting(run, answers, state, counts)]
             lines = answers.lines
             counts.repeated += answers.doubled
-            answered = lines - counts.total
-            if lines and not answered and counts.unknown + counts.unreadable == lines:
+            taken = lines - counts.total
+            if lines and not taken and counts.unknown + counts.unreadable == lines:
                 raise RunError(
                     f"none of {lines} lines belongs to this run; {counts.problems[0]}",
                     where=", ".join(map(str, files)),
@@ -223,7 +230,7 @@ async def collect_batch(
                 write_jsonl(waiting_path, waiting)
         return CollectSummary(
             lines=lines,
-            answered=answered,
+            answered=taken,
             waiting=counts.waiting,
             repeated=counts.repeated,
             failed=counts.failed,
@@ -237,15 +244,15 @@ async def collect_batch(
 
 
 def _the_job(folder: Path, given: BatchJob | None) -> BatchJob:
-    """Return the job of job.json, written there the first time."""
+    """Return the job of job.json, written there the first time; until there is a round, another takes its place."""
     path = folder / "job.json"
     if given is not None:
         given = _checked(given)
-    if not path.exists():
-        if given is None:
-            raise _no_batch(folder.parent)
-        write_json(path, given.to_json())
-        return given
+        if not any(folder.glob("round-*")):
+            write_json(path, given.to_json())
+            return given
+    elif not path.exists():
+        raise _no_batch(folder.parent)
     stored = _read_job(path)
     if given is not None and given != stored:
         names = [name for name, value in given.to_json().items() if value != stored.to_json()[name]]
@@ -274,9 +281,49 @@ def _checked(job: BatchJob) -> BatchJob:
             )
     if job.tries < 1:
         raise ConfigError("a request is sent at least once", where="tries")
-    # A later round may be made from another folder.
-    documents = tuple(d if d.startswith("hub:") else str(Path(d).resolve()) for d in job.documents)
-    return replace(job, documents=documents)
+    return _with_whole_paths(job)
+
+
+def _with_whole_paths(job: BatchJob) -> BatchJob:
+    """Return the job with absolute paths: a later round may be made from another folder."""
+    generate = job.generate
+    parts = {part: _whole(part) for spec in generate.generator for part in chain(*_split(spec))}
+    settings = {
+        "generator": tuple("+".join(parts[part] for part in chain(*_split(spec))) for spec in generate.generator),
+        "options": {
+            parts.get(name, name): {key: _whole_file(value) for key, value in table.items()}
+            for name, table in generate.options.items()
+        },
+        "examples": generate.examples and str(Path(generate.examples).resolve()),
+    }
+    return replace(
+        job,
+        documents=tuple(d if d.startswith("hub:") else str(Path(d).resolve()) for d in job.documents),
+        tokenizer=job.tokenizer
+        and (str(Path(job.tokenizer).resolve()) if Path(job.tokenizer).exists() else job.tokenizer),
+        generate=generate.model_copy(update=settings),
+    )
+
+
+def _split(spec: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    base, modifiers = split_spec(spec)
+    return (base,), modifiers
+
+
+def _whole(part: str) -> str:
+    """Return a part of a generator's spec with the whole path of its file, where it names one."""
+    location, colon, name = part.rpartition(":")
+    path = location or name
+    if not path.endswith((".py", ".md")):
+        return part
+    return str(Path(path).resolve()) + (f"{colon}{name}" if colon else "")
+
+
+def _whole_file(value: object) -> object:
+    """Return an option's value with the whole path, where it names a file (a rubric, a list of persons)."""
+    if not isinstance(value, str) or not os.path.isfile(value):  # noqa: PTH113 - most texts are no names at all
+        return value
+    return str(Path(value).resolve()) if Path(value).suffix else value
 
 
 def _read_job(path: Path) -> BatchJob:
@@ -346,7 +393,7 @@ class _BatchEndpoint:
         """Return the answer that was collected.
 
         Raises:
-            InferenceError: the request came back with an error as often as it may.
+            RefusedError: the request came back with an error as often as it may.
             CallRefused: there is no answer yet.
         """
         key = request.key(self.model, self.revision)
@@ -355,7 +402,7 @@ class _BatchEndpoint:
             return completion
         tried = self._state.tries(key)
         if tried >= self._job.tries:
-            raise InferenceError(f"no answer in {tried} tries; the last error: {self._state.reason(key)}")
+            raise RefusedError(f"no answer in {tried} tries; the last error: {self._state.reason(key)}")
         self._ask(key, request)
         raise CallRefused("the batch has no answer for this call yet")
 
@@ -443,13 +490,18 @@ class _State:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "failures.jsonl"
+        # The round in which a request was last written, and how often those that were written more than once.
         self._exported: dict[bytes, int] = {}
+        self._times: Counter[bytes] = Counter()
         self._failures: dict[str, list[dict[str, Any]]] = {}
         found = sorted(path for path in folder.glob("round-*") if path.name[6:].isdecimal())
         self.rounds = max((int(path.name[6:]) for path in found), default=0)
         for path in found:
             for file in sorted(path.glob("requests-*.jsonl")):
-                self._exported.update((_slot(key), int(path.name[6:])) for key in _keys(file))
+                for slot in map(_slot, _keys(file)):
+                    if slot in self._exported:
+                        self._times[slot] = (self._times[slot] or 1) + 1
+                    self._exported[slot] = int(path.name[6:])
         if self._path.exists():
             for _, row in read_lines(self._path):
                 self._failures.setdefault(row["custom_id"], []).append(row)
@@ -459,9 +511,10 @@ class _State:
         return _slot(key) in self._exported
 
     def is_out(self, key: str) -> bool:
-        """Whether the request was written and has come back neither with an answer nor with an error."""
-        rows = self._failures.get(key)
-        return self._exported.get(_slot(key), 0) > (max(row["round"] for row in rows) if rows else 0)
+        """Whether a copy of the request was written that has come back neither with an answer nor with an error."""
+        slot, rows = _slot(key), self._failures.get(key, [])
+        since = self._exported.get(slot, 0) > max((row["round"] for row in rows), default=0)
+        return since or self._times[slot] > len(rows)
 
     def tries(self, key: str) -> int:
         """How many errors came back for the request."""
@@ -476,6 +529,8 @@ class _State:
         rows = self._failures.setdefault(line.key, [])
         if any(row["id"] == line.id for row in rows):
             return False
+        if rows and line.id.startswith(_NO_ID) and not self.is_out(line.key):
+            return False  # a copy of the file
         rows.append({"custom_id": line.key, "id": line.id, "round": self.rounds, "reason": line.reason})
         return True
 
@@ -514,14 +569,14 @@ class _Counts:
     def total(self) -> int:
         return self.waiting + self.repeated + self.failed + self.unknown + self.unreadable
 
-    def take(self, line: _Line, state: _State) -> None:
-        """Count a line that is not good."""
+    def take(self, line: _Line, state: _State, answered: Set[str]) -> None:
+        """Count a line that is not good; an error of a request that another copy answered is none."""
         if not line.key:
             self.unreadable += 1
             self.problems.append(f"{line.where}: {line.reason}")
         elif not state.was_exported(line.key):
             self.stranger(line)
-        elif state.failed(line):
+        elif line.key not in answered and state.failed(line):
             self.failed += 1
             self.problems.append(f"{line.where}: {line.reason}")
         else:
@@ -569,6 +624,10 @@ class _Outputs:
         """Yield the lines that hold no answer."""
         yield from self._bad
 
+    def holds(self, key: str) -> bool:
+        """Whether there is a good line under a key that nobody took yet."""
+        return _slot(key) in self._good
+
     def take(self, key: str) -> Completion | None:
         """Return the answer under a key, or None; what is taken is used."""
         place = self._good.pop(_slot(key), None)
@@ -611,9 +670,13 @@ class _Outputs:
         key = data.get("custom_id") if isinstance(data, dict) else None
         if not isinstance(key, str) or not key:
             return _Line("", "", where, "the line has no custom_id", place, counts)
-        # What has no id of its own is told apart by its content.
-        own = str(data.get("id") or hashlib.sha256(text).hexdigest()[:16])
-        return _Line(key, own, where, _fault(data, key), place, counts)
+        own = data.get("id")
+        return _Line(key, str(own) if own else self._id_of(place, text), where, _fault(data, key), place, counts)
+
+    def _id_of(self, place: tuple[int, int, int], text: bytes) -> str:
+        """Return an id for a line without one, which another round may bring word for word, even under one name."""
+        written = os.fstat(self._files[place[0]].fileno()).st_mtime_ns
+        return f"{_NO_ID}{hashlib.sha256(b'%d %b' % (written, text)).hexdigest()[:16]}"
 
 
 def _fault(data: Mapping[str, Any], key: str) -> str:
@@ -629,6 +692,15 @@ def _fault(data: Mapping[str, Any], key: str) -> str:
         return ""
     words = message_of(orjson.dumps(error or body or ""))
     return f"the service answers {status or 'nothing'}" + (f" ({quote(words)})" if words else "")
+
+
+async def _answered(run: Run, keys: Set[str], answers: "_Outputs") -> set[str]:
+    """Return which of the requests have an answer, in the journal or in the files."""
+    if not keys:
+        return set()
+    with run.lock():
+        async with Journal(run.journal_path) as journal:
+            return {key for key in keys if key and (answers.holds(key) or journal.get(key) is not None)}
 
 
 async def _waiting(run: Run, answers: "_Outputs", state: "_State", counts: "_Counts") -> AsyncIterator[Any]:
