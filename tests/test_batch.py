@@ -18,11 +18,11 @@ from synth.batch import (
     CollectSummary,
     ExportSummary,
     _BatchEndpoint,
-    _Outputs,
-    _State,
     collect_batch,
     export_batch,
 )
+from synth.batching.output_files import Outputs
+from synth.batching.state import BatchState
 from synth.core.errors import RefusedError
 from synth.core.jsonl import read_lines
 from synth.core.resources import resource, resource_folder
@@ -422,9 +422,9 @@ async def test_a_request_that_came_back_refused_too_often_is_said_to_be_refused(
         json.dumps({"custom_id": key, "id": "1", "round": 1, "reason": "the service answers 400"}) + "\n"
     )
     asked: list[str] = []
-    with _Outputs([]) as answers:
+    with Outputs([]) as answers:
         given = BatchJob((), "scripted", tries=1)
-        endpoint = _BatchEndpoint(given, answers, _State(tmp_path), lambda key, _: asked.append(key))
+        endpoint = _BatchEndpoint(given, answers, BatchState(tmp_path), lambda key, _: asked.append(key))
         with pytest.raises(RefusedError, match="no answer in 1 tries; the last error: the service answers 400"):
             await endpoint.complete(request)
         with pytest.raises(CallRefused):
