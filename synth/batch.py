@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.batching.job import BatchJob, no_batch, the_job
-from synth.batching.output_files import WAITING, OutputLine, Outputs
+from synth.batching.output_files import OutputLine, Outputs
 from synth.batching.request_files import BYTES_PER_FILE, REQUESTS_PER_FILE, RequestWriter, copy_round, slot
 from synth.batching.state import BatchState
 from synth.core.calls import ChatRequest, Completion, Endpoint
@@ -122,7 +122,7 @@ async def export_batch(
                     outstanding.add(slot(key))
 
             outstanding: set[bytes] = set()
-            with Outputs([folder / WAITING]) as answers:
+            with Outputs(folder / "waiting.jsonl") as answers:
                 finished = await _replay(run, job, _BatchEndpoint(job, answers, state, ask), stop, on_progress)
             if finished is not None:
                 return ExportSummary(None, 0, (), 0, finished)
@@ -167,8 +167,8 @@ async def collect_batch(
         job = the_job(folder, None)
         state = BatchState(folder)
         needed, outstanding = set[bytes](), set[bytes]()
-        waiting_path = folder / WAITING
-        with Outputs([waiting_path, *files]) as answers:
+        waiting_path = folder / "waiting.jsonl"
+        with Outputs(waiting_path, files) as answers:
             counts = _Counts()
             bad = list(answers.bad())
             answered = await _answered(run, {line.key for line in bad}, answers)

@@ -306,15 +306,18 @@ async def test_settings_that_do_not_fit_and_settings_that_change_are_refused(tmp
         await export_batch(run)
     with pytest.raises(ConfigError, match="no batch here yet"):
         await collect_batch(Run.create(tmp_path / "empty"), [])
-    await export_batch(run, job(folder))
+    assert (await export_batch(run, job(folder))).round == 1
+    assert (await export_batch(run, job(folder), again=True)).round == 2
     with pytest.raises(ConfigError, match=r"other settings \(generate\)"):
         await export_batch(run, job(folder, seed=1))
     output = tmp_path / "other.jsonl"
     output.write_text('{"custom_id": "x", "response": {"status_code": 200, "body": {}}}\n')
     with pytest.raises(RunError, match=r"none of 1 lines belongs to this run; .*other\.jsonl:1: custom_id 'x'"):
         await collect_batch(run, [output])
-    with pytest.raises(RunError, match="cannot be read"):
-        await collect_batch(run, [tmp_path / "none.jsonl"])
+    # A file of that name in another folder is an output like any other.
+    for name in ("none.jsonl", "waiting.jsonl"):
+        with pytest.raises(RunError, match="cannot be read"):
+            await collect_batch(run, [tmp_path / name])
 
 
 async def test_a_first_export_that_fails_does_not_pin_its_settings(tmp_path: Path) -> None:
@@ -422,7 +425,7 @@ async def test_a_request_that_came_back_refused_too_often_is_said_to_be_refused(
         json.dumps({"custom_id": key, "id": "1", "round": 1, "reason": "the service answers 400"}) + "\n"
     )
     asked: list[str] = []
-    with Outputs([]) as answers:
+    with Outputs(tmp_path / "waiting.jsonl") as answers:
         given = BatchJob((), "scripted", tries=1)
         endpoint = _BatchEndpoint(given, answers, BatchState(tmp_path), lambda key, _: asked.append(key))
         with pytest.raises(RefusedError, match="no answer in 1 tries; the last error: the service answers 400"):

@@ -64,8 +64,9 @@ def the_job(folder: Path, given: BatchJob | None) -> BatchJob:
     elif not path.exists():
         raise no_batch(folder.parent)
     stored = _read_job(path)
-    if given is not None and given != stored:
-        names = [name for name, value in given.to_json().items() if value != stored.to_json()[name]]
+    asked, kept = given.to_json() if given is not None else {}, stored.to_json()
+    names = [name for name, value in asked.items() if value != kept[name]]
+    if names:
         raise ConfigError(
             f"the batch of this run was begun with other settings ({', '.join(names)})",
             where=str(path),

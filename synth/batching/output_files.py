@@ -17,8 +17,6 @@ from synth.inference.replies import completion_of, message_of, quote
 
 NO_ID = "without-id-"
 """How the id of a line begins that has none of its own."""
-WAITING = "waiting.jsonl"
-"""The answers that were collected before their turn."""
 
 
 @dataclass(slots=True)
@@ -37,11 +35,17 @@ class OutputLine:
 
 
 class Outputs:
-    """The lines of output files: good ones as places in the files, the others with what is wrong."""
+    """The lines of output files: good ones as places in the files, the others with what is wrong.
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    Args:
+        waiting: answers that were collected before; read first where the file is there, and not counted again.
+        paths: the output files.
+    """
+
+    def __init__(self, waiting: Path, paths: Sequence[Path] = ()) -> None:
         self.lines = self.doubled = 0
-        self._paths = [path for path in paths if path.name != WAITING or path.exists()]
+        self._collected = int(waiting.exists())
+        self._paths = [*[waiting][: self._collected], *paths]
         self._files: list[IO[bytes]] = []
         self._good: dict[bytes, tuple[int, int, int]] = {}
         self._bad: list[OutputLine] = []
@@ -110,7 +114,7 @@ class Outputs:
     def _line(self, place: tuple[int, int, int], text: bytes) -> OutputLine:
         path = self._paths[place[0]]
         where = f"{path}:{place[2]}"
-        counts = int(path.name != WAITING)
+        counts = int(place[0] >= self._collected)
         try:
             data = orjson.loads(text)
         except orjson.JSONDecodeError as error:
