@@ -18,9 +18,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from synth.core.calls import Endpoint
 from synth.core.config import build, read_config
-from synth.core.errors import ConfigError, InferenceError, Interrupted, SynthError, did_you_mean
+from synth.core.errors import ConfigError, Interrupted, SynthError, did_you_mean
 from synth.core.resources import resource
 from synth.core.runs import Run
+from synth.documents.readers import check_source
 from synth.filter import FilterConfig
 from synth.generate import GenerateConfig
 from synth.generators.find import find_generator
@@ -69,6 +70,12 @@ class JobEntry(BaseModel):
     """Passed through to the vLLM server."""
     max_in_flight: int = Field(64, ge=1)
     """How many calls run at once, at most."""
+    timeout: float = Field(600, gt=0)
+    """The longest that one try of a call may take, in seconds."""
+    retries: int = Field(5, ge=0)
+    """How often a failed call is tried again."""
+    stall_seconds: float = Field(180, gt=0)
+    """How long our own server may make no progress before it is started again."""
     tokenizer: str | None = None
     """With a URL and passage_tokens: whose tokens are counted."""
     no_filter: bool = False
@@ -148,8 +155,16 @@ async def read_jobs(path: Path, only: Sequence[str] = ()) -> list[NamedJob]:
             await reading.check(named)
             jobs.append(named)
     given_entries = [entry for entry in entries if isinstance(entry, dict)]
-    faults += _twins("name", [_label(entry, number) for number, entry in enumerate(given_entries, 1)])
-    faults += _twins("run", [str(Path(entry["run"])) for entry in given_entries if isinstance(entry.get("run"), str)])
+    # A run is one folder however it is spelled, and also where the defaults name it.
+    runs = [run for entry in given_entries if isinstance(run := {**defaults, **entry}.get("run"), str)]
+    folders = [Path(run).resolve() for run in runs]
+    faults += [
+        f"several jobs have the run {run!r}"
+        for index, run in enumerate(runs)
+        if folders.index(folders[index]) == index and folders.count(folders[index]) > 1
+    ]
+    labels = [_label(entry, number) for number, entry in enumerate(given_entries, 1)]
+    faults += [f"several jobs have the name {label!r}" for label in dict.fromkeys(labels) if labels.count(label) > 1]
     if faults:
         raise ConfigError("".join(f"\n  {fault}" for fault in dict.fromkeys(faults)), where=str(path))
     known = [job.name for job in jobs]
@@ -231,6 +246,9 @@ class _Reading:
             tokenizer=entry.tokenizer,
             heldout=None if entry.heldout is None else Path(entry.heldout),
             max_in_flight=entry.max_in_flight,
+            timeout=entry.timeout,
+            retries=entry.retries,
+            stall_seconds=entry.stall_seconds,
             vllm_args=entry.vllm_args,
         )
         return NamedJob(self._label, job, judged_by)
@@ -240,8 +258,8 @@ class _Reading:
         with self._noted():
             check_job(job)
         for source in job.documents:
-            if not source.startswith("hub:") and not Path(source).exists():
-                self._faults.append(f"job {self._label}: there is no such file or folder: {source}")
+            with self._noted():
+                check_source(source)
         for spec in job.generate.generator:
             with self._noted():
                 find_generator(spec, job.generate.generator_options())
@@ -284,10 +302,6 @@ def _tables(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
     return joined
 
 
-def _twins(key: str, values: Sequence[str]) -> list[str]:
-    return [f"several jobs have the {key} {value!r}" for value in dict.fromkeys(values) if values.count(value) > 1]
-
-
 class SharedTeacher(AbstractAsyncContextManager[Endpoint]):
     """An endpoint that stays open from one job to the next; `close` ends it.
 
@@ -315,8 +329,12 @@ class SharedTeacher(AbstractAsyncContextManager[Endpoint]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        """Leave it open, unless the teacher is gone: then the next job opens another."""
-        return await self.close(kind, error, trace) if isinstance(error, InferenceError) else None
+        """Leave it open after a job that was done or stopped; after one that failed the next opens another.
+
+        What ended a job need not say that the teacher is gone as well, and a dead one would fail the next job.
+        """
+        failed = error is not None and not isinstance(error, Interrupted)
+        return await self.close(kind, error, trace) if failed else None
 
     async def close(
         self,
@@ -408,7 +426,9 @@ def _by_teacher(jobs: Sequence[NamedJob]) -> list[list[NamedJob]]:
     groups: dict[tuple[object, ...], list[NamedJob]] = {}
     for named in jobs:
         job = named.job
-        groups.setdefault((job.teacher, job.teacher_model, job.vllm_args), []).append(named)
+        # All that an open endpoint keeps from the job that opened it, but for max_in_flight: the widest will do.
+        opened_with = (job.teacher, job.teacher_model, job.vllm_args, job.timeout, job.retries, job.stall_seconds)
+        groups.setdefault(opened_with, []).append(named)
     return list(groups.values())
 
 

@@ -50,8 +50,10 @@ def merge_runs(shards: Sequence[Run], out: Path, *, allow_partial: bool = False)
     """Join the runs of all shards into a new run at `out`, ready for `run_filter`.
 
     With the same replies its records.jsonl and quarantine.jsonl are byte for byte those of a run without
-    shards. What a filter wrote into a shard is left out: twins show only now. The journals are joined as
-    well, so the merged run can go on as one. `seconds` of the entry are those of all shards together.
+    shards; where a generator writes records about other passages than the one that it was asked about, they
+    are the same records and their order may differ. What a filter wrote into a shard is left out: twins show
+    only now. The journals are joined as well, so the merged run can go on as one. The shards are locked
+    meanwhile. `seconds` of the entry are those of all shards together.
 
     Args:
         shards: the runs, in any order.
@@ -60,8 +62,17 @@ def merge_runs(shards: Sequence[Run], out: Path, *, allow_partial: bool = False)
 
     Raises:
         RunError: a shard is missing, doubled, unfinished, changed, or made with other settings, documents
-            or code; or `out` holds something else. Nothing is written.
+            or code, or another process is writing it; or `out` holds something else. Nothing is written.
     """
+    with contextlib.ExitStack() as locks:
+        for path in sorted({run.path.resolve() for run in shards}):
+            # Who may only read a shard makes no lock file in it; who writes it has one that cannot be waited for.
+            if os.access(path, os.W_OK):
+                locks.enter_context(Run(path).lock())
+        return _merged(shards, out, allow_partial=allow_partial)
+
+
+def _merged(shards: Sequence[Run], out: Path, *, allow_partial: bool) -> GenerateSummary:
     parts = _parts(shards, out)
     for part in parts:
         _check_complete(part, allow_partial)
@@ -308,15 +319,22 @@ class _Places:
     def in_order(self, rows: Iterator[Any], passage_of: Callable[[Any], str], shard: int) -> Iterator[tuple[int, Any]]:
         """Yield a shard's rows with the indices of the passages that they were asked about, which never fall.
 
-        A record may be about a passage of another shard (a generator is free to write one); it stays with
-        the record before it.
+        A record may be about another passage than the one that was asked about (a generator is free to write
+        one). Of a passage of another shard, of an earlier one or of none, it stays with the record before it;
+        of a later one of its own shard it counts as asked about that.
         """
         current = -1
         for row in rows:
-            index = self._index.get(int(passage_of(row), 16), -1)
+            index = self._index_of(passage_of(row))
             if index > current and self._owner[index] == shard:
                 current = index
             yield current, row
+
+    def _index_of(self, passage_id: str) -> int:
+        try:
+            return self._index.get(int(passage_id, 16), -1)
+        except ValueError:  # a generator's own name for something
+            return -1
 
 
 def _records(parts: Sequence[_Part], places: _Places) -> Iterator[dict[str, Any]]:

@@ -13,10 +13,21 @@ from typing import Any
 import pytest
 
 from synth import ChatRequest, ConfigError, GenerateConfig, Message, RunError, Sampling, ScriptedTeacher
-from synth.batch import BatchJob, CollectSummary, ExportSummary, collect_batch, export_batch
+from synth.batch import (
+    BatchJob,
+    CollectSummary,
+    ExportSummary,
+    _BatchEndpoint,
+    collect_batch,
+    export_batch,
+)
+from synth.batching.output_files import Outputs
+from synth.batching.state import BatchState
+from synth.core.errors import RefusedError
 from synth.core.jsonl import read_lines
 from synth.core.resources import resource, resource_folder
 from synth.core.runs import Run
+from synth.generation.gate import CallRefused
 from synth.inference.client import Client
 from synth.inference.payload import chat_body
 from synth.inference.vllm_command import server_environment
@@ -295,15 +306,133 @@ async def test_settings_that_do_not_fit_and_settings_that_change_are_refused(tmp
         await export_batch(run)
     with pytest.raises(ConfigError, match="no batch here yet"):
         await collect_batch(Run.create(tmp_path / "empty"), [])
-    await export_batch(run, job(folder))
+    assert (await export_batch(run, job(folder))).round == 1
+    assert (await export_batch(run, job(folder), again=True)).round == 2
     with pytest.raises(ConfigError, match=r"other settings \(generate\)"):
         await export_batch(run, job(folder, seed=1))
     output = tmp_path / "other.jsonl"
     output.write_text('{"custom_id": "x", "response": {"status_code": 200, "body": {}}}\n')
     with pytest.raises(RunError, match=r"none of 1 lines belongs to this run; .*other\.jsonl:1: custom_id 'x'"):
         await collect_batch(run, [output])
-    with pytest.raises(RunError, match="cannot be read"):
-        await collect_batch(run, [tmp_path / "none.jsonl"])
+    # A file of that name in another folder is an output like any other.
+    for name in ("none.jsonl", "waiting.jsonl"):
+        with pytest.raises(RunError, match="cannot be read"):
+            await collect_batch(run, [tmp_path / name])
+
+
+async def test_a_first_export_that_fails_does_not_pin_its_settings(tmp_path: Path) -> None:
+    run, folder = Run.create(tmp_path / "run"), big_folder(tmp_path / "docs", 2)
+    with pytest.raises(ConfigError, match="no such file or folder"):
+        await export_batch(run, job(tmp_path / "dosc"))
+    with pytest.raises(ConfigError, match="no generator is called"):
+        await export_batch(run, job(folder, generator=("qaa",)))
+    assert (await export_batch(run, job(folder))).requests == 4
+
+
+async def test_a_later_round_may_be_made_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    big_folder(tmp_path / "docs", 2)
+    (tmp_path / "own.jsonl").write_text('{"question": "What is it?", "answer": "A kettle."}\n')
+    (tmp_path / "rubric.md").write_text("- good: all of it\n- poor: none of it\n")
+    (tmp_path / "persons.txt").write_text("an engineer\n")
+    (tmp_path / "one.py").write_text(
+        "from pathlib import Path\n"
+        "from synth import Message, Record\n"
+        "class One:\n"
+        "    name = 'one'\n"
+        "    def __init__(self, *, rubric, word):\n"
+        "        self.text = word + Path(rubric).read_text()\n"
+        "    async def generate(self, passage, teacher):\n"
+        "        reply = await teacher.chat([Message('user', self.text + passage.text)])\n"
+        "        return [Record.create(passage, reply.text, 'Yes.', generator='one')]\n"
+    )
+    settings = {
+        "generator": ("one.py:One+persona", "qa"),
+        "options": {"one.py:One": {"rubric": "rubric.md", "word": "docs"}, "persona": {"personas": "persons.txt"}},
+        "examples": "own.jsonl",
+    }
+    monkeypatch.chdir(tmp_path)
+    run = Run.create(tmp_path / "run")
+    first = await export_batch(run, job(Path("docs"), **settings))
+    assert first.requests > 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = await export_batch(run, again=True)
+    assert again.requests == first.requests
+    for one, other in zip(first.files, again.files, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+async def test_errors_without_an_id_are_counted_in_every_round(tmp_path: Path) -> None:
+    run, service = Run.create(tmp_path / "run"), Service(tmp_path)
+    exported = await export_batch(run, job(big_folder(tmp_path / "docs", 3)))
+    refused = lines(exported.files[0])[0]["custom_id"]
+
+    def harm(row: Body) -> Body:
+        if row["custom_id"] != refused:
+            return row
+        return {"custom_id": refused, "response": {"status_code": 400, "body": {"message": "too long"}}}
+
+    for _ in range(3):
+        answers = service.answer(exported.files, harm)
+        # Each round's output lies under one name, as a script has it.
+        output = tmp_path / "output.jsonl"
+        output.write_bytes(b"".join(path.read_bytes() for path in answers))
+        collected = await collect_batch(run, [output])
+        assert collected.failed == 1
+        copy = Path(shutil.copy(output, tmp_path / "copy.jsonl"))
+        assert (await collect_batch(run, [output, copy])).failed == 0
+        if collected.finished is None:
+            exported = await export_batch(run)
+            assert exported.requests == 1
+    assert collected.finished is not None and collected.finished.calls_failed == 1
+
+
+async def test_an_error_of_one_copy_leaves_the_other_copy_alone(tmp_path: Path) -> None:
+    run, service = Run.create(tmp_path / "run"), Service(tmp_path)
+    first = await export_batch(run, job(big_folder(tmp_path / "docs", 3)))
+
+    def expired(row: Body) -> Body:
+        return {**row, "id": "e-" + row["id"], "response": None, "error": {"code": "batch_expired", "message": "late"}}
+
+    late = service.answer(first.files, expired)
+    second = await export_batch(run, again=True)
+    answers = service.answer(second.files)
+    # The first copy comes back with an error while the second one is still with the service: no third one is made.
+    collected = await collect_batch(run, late)
+    assert (collected.failed, collected.next_round, collected.outstanding) == (6, 0, 6)
+    with pytest.raises(RunError, match="all 6 calls that are left are in round 2"):
+        await export_batch(run)
+    assert (await collect_batch(run, answers)).finished is not None
+
+
+async def test_an_error_for_an_answered_request_is_no_failure(tmp_path: Path) -> None:
+    run, service = Run.create(tmp_path / "run"), Service(tmp_path)
+    first = await export_batch(run, job(big_folder(tmp_path / "docs", 3)))
+    (answers,), (errors,) = (
+        service.answer(first.files),
+        service.answer(first.files, lambda row: {**row, "response": {"status_code": 500, "body": {}}}),
+    )
+    collected = await collect_batch(run, [answers, errors])
+    assert (collected.answered, collected.failed, collected.repeated) == (6, 0, 6) and collected.finished is not None
+    collected = await collect_batch(run, [errors])
+    assert (collected.failed, collected.repeated) == (0, 6)
+
+
+async def test_a_request_that_came_back_refused_too_often_is_said_to_be_refused(tmp_path: Path) -> None:
+    request = ChatRequest((Message("user", "What?"),), Sampling())
+    key = request.key("scripted", "")
+    (tmp_path / "failures.jsonl").write_text(
+        json.dumps({"custom_id": key, "id": "1", "round": 1, "reason": "the service answers 400"}) + "\n"
+    )
+    asked: list[str] = []
+    with Outputs(tmp_path / "waiting.jsonl") as answers:
+        given = BatchJob((), "scripted", tries=1)
+        endpoint = _BatchEndpoint(given, answers, BatchState(tmp_path), lambda key, _: asked.append(key))
+        with pytest.raises(RefusedError, match="no answer in 1 tries; the last error: the service answers 400"):
+            await endpoint.complete(request)
+        with pytest.raises(CallRefused):
+            await endpoint.complete(ChatRequest((Message("user", "And?"),), Sampling()))
+    assert len(asked) == 1
 
 
 async def test_a_stopped_export_leaves_no_round(tmp_path: Path) -> None:

@@ -91,6 +91,22 @@ def test_the_pods_of_the_kubernetes_job_make_shards_that_merge(tmp_path: Path) -
     assert sum(1 for _ in read_lines(tmp_path / "runs/merged/records.jsonl")) == 18 == len(stub.bodies)
 
 
+@pytest.mark.parametrize("ending", ["SuccessCriteriaMet Complete", "FailureTarget Failed"])
+def test_the_wait_of_the_page_ends_when_the_job_does_however_it_does(tmp_path: Path, ending: str) -> None:
+    # Stand-ins for the cluster: what kubectl prints of a job's conditions, one call after another.
+    said = tmp_path / "said"
+    said.write_text(f"\n{ending.split()[0]}\n{ending}\n")
+    for name, body in (("kubectl", 'head -n 1 "$SAID"; sed -i 1d "$SAID"'), ("sleep", "")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    page = (CHECKOUT / "docs" / "many-machines.md").read_text()
+    block = page[page.index("    kubectl apply -f kubernetes-indexed-job.yaml\n") :].partition("\n\n")[0]
+    _, wait, _ = block.splitlines()
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SAID": str(said)}
+    done = subprocess.run(["sh", "-c", wait], env=environment, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 0 and done.stdout == f"{ending}\n" and said.read_text() == ""
+
+
 async def test_the_list_of_jobs_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("manuals", "tickets/2024", "tickets/2025"):

@@ -137,11 +137,12 @@ def test_a_parser_that_is_killed_costs_its_file_and_a_new_process(folder: Path) 
         assert converter._child is not None and converter._child.pid != child.pid
 
 
-def test_good_files_share_one_process_which_ends_with_the_iterator(folder: Path) -> None:
-    def workers() -> set[int]:
-        children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
-        return {int(pid) for pid in children if b"synth.documents.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+def workers() -> set[int]:
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+    return {int(pid) for pid in children if b"synth.documents.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
+
+def test_good_files_share_one_process_which_ends_with_the_iterator(folder: Path) -> None:
     items = read_documents([folder])
     next(items)
     first = workers()
@@ -238,6 +239,105 @@ def test_an_unreadable_file_and_folder_are_quarantined(folder: Path) -> None:
     assert "Quarantined(document_id='closed.txt', reason='cannot be read (Permission denied)')" in done.stdout, done
     assert "document_id='shut', reason='the folder cannot be read (Permission denied)'" in done.stdout
     assert "Document(id='z-good.txt'" in done.stdout
+
+
+AS_NOBODY = (
+    "import os, sys\nfrom synth.documents.readers import read_documents\nfrom synth.core.errors import ConfigError\n"
+    "os.setuid(65534) if os.geteuid() == 0 else None\n"
+    "try:\n    for item in read_documents(sys.argv[1:], include=['*.txt']): print(item)\n"
+    "except ConfigError as error: print('ConfigError:', error)\n"
+)
+
+
+def test_names_and_links_that_the_system_refuses_to_look_at_are_quarantined(folder: Path, tmp_path: Path) -> None:
+    shut = tmp_path / "shut"
+    shut.mkdir()
+    (shut / "in.txt").write_text("No.")
+    (folder / "long.txt").symlink_to("a" * 300)
+    (folder / "shut.txt").symlink_to(shut / "in.txt")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "listed.txt").write_text("No.")
+    for parent in (folder, *folder.parents):
+        if parent.stat().st_uid == os.geteuid() and str(parent).startswith("/tmp/"):
+            parent.chmod(parent.stat().st_mode | 0o755)
+    shut.chmod(0)
+    (folder / "sub").chmod(0o744)  # its names can be read and nothing else
+
+    def read_as_nobody(*sources: str) -> str:
+        command = [sys.executable, "-c", AS_NOBODY, *sources]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    try:
+        printed = read_as_nobody(str(folder))
+        for line in (
+            "Quarantined(document_id='long.txt', reason='cannot be read (File name too long)')",
+            "Quarantined(document_id='shut.txt', reason='a symbolic link that leads out of the folder')",
+            "Quarantined(document_id='sub/listed.txt', reason='cannot be read (Permission denied)')",
+            "Document(id='z-good.txt'",
+        ):
+            assert line in printed, printed
+        assert "ConfigError: " in (named := read_as_nobody(str(shut / "in.txt"))) and "Permission denied" in named
+        assert "ConfigError: " in read_as_nobody("b" * 5000)
+        (folder / ".synthignore").symlink_to(shut / "in.txt")
+        assert ".synthignore: cannot be read" in read_as_nobody(str(folder))
+    finally:
+        for path in (shut, folder / "sub"):
+            path.chmod(0o755)
+
+
+def test_a_table_without_texts_ends_after_a_hundred_rows(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    other = [{"id": str(i), "body": "words"} for i in range(300)]
+    (tmp_path / "rows.jsonl").write_text('{"text": "One."}\n' + "".join(f'{{"body": "{i}"}}\n' for i in range(300)))
+    (tmp_path / "rows.csv").write_text("id,text\n" + "1,\n" * 300)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(other), tmp_path / "rows.parquet")
+    texts, reasons = read(tmp_path)
+    assert texts == {"rows.jsonl#1": "One."}
+    for name in ("rows.jsonl", "rows.csv", "rows.parquet"):
+        assert sum(key.startswith(f"{name}#") for key in reasons) in {1, 100}
+        assert reasons[name].startswith("100 rows in a row give no text")
+
+
+def test_texts_in_another_encoding_share_one_process(tmp_path: Path) -> None:
+    russian = "Чайник вмещает полтора литра воды и кипятит её за четыре минуты. Гарантия действует два года. "
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_bytes(russian.encode("cp1251"))
+    items = read_documents([tmp_path])
+    first = (next(items), workers())[1]
+    assert len(first) == 1 and (next(items), workers())[1] == first
+
+
+def test_the_limit_of_cpu_time_holds_for_each_document_and_not_for_the_file() -> None:
+    code = (
+        "import resource, time\nfrom synth.documents import worker\n"
+        "def rows(request):\n"
+        "    for _ in range(3):\n"
+        "        begin = time.process_time()\n"
+        "        yield {'limit': resource.getrlimit(resource.RLIMIT_CPU)[0]}\n"
+        "        while time.process_time() < begin + 1.1: pass\n"
+        "worker.READERS['slow'], worker.LOADERS['slow'] = rows, lambda: None\n"
+        "request = {'kind': 'slow', 'memory_bytes': 1 << 28, 'seconds': 1}\n"
+        "worker._answer(request, {}, lambda reply: print(reply.get('limit', '')))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, _, third = map(int, done.stdout.split())
+    assert third > first
+
+
+def test_a_file_that_changes_while_it_is_read_is_quarantined(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("It is fine. " * 800_000)
+    items = read_documents([tmp_path], limits=Limits(part_chars=MIB))
+    assert isinstance(next(items), Document)
+    with (tmp_path / "a.txt").open("r+b") as file:
+        file.seek(6 * MIB)
+        file.write(b"\xff\xfe\xfa")
+    *_, last = items
+    assert isinstance(last, Quarantined) and last.document_id == "a.txt"
+    assert last.reason.startswith("cannot be read ('utf-8' codec") and last.reason.endswith("did it change meanwhile?")
 
 
 @pytest.mark.parametrize(("kind", "megabytes"), [("txt", 100), ("csv", 40), ("jsonl", 40)])

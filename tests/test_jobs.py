@@ -1,5 +1,6 @@
 """Lists of jobs: all faults first, one server a teacher, each job on its own, and on again after a stop."""
 
+import asyncio
 import json
 import os
 import signal
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from synth import ConfigError, Endpoint, InferenceError, ScriptedTeacher
+from synth import ConfigError, Endpoint, InferenceError, RunError, ScriptedTeacher
+from synth.core.errors import Interrupted
 from synth.core.jsonl import read_lines
-from synth.jobs import SharedTeacher, read_jobs
+from synth.jobs import SharedTeacher, read_jobs, run_jobs
 from tests.conftest import CHECKOUT, Command
 from tests.stub_endpoint import stub_endpoint
 from tests.test_cli import HELDOUT, big_folder
@@ -161,7 +163,7 @@ jobs:
         "the file: unknown setting 'job' (did you mean jobs?)",
         "job r1, generate: unknown setting 'temprature' (did you mean temperature?)",
         "job r1, filter: preset: Input should be 'general' or 'extractive'",
-        "job r2: there is no such file or folder: none",
+        "job r2: none: there is no such file or folder",
         "job r2: no generator is called 'qaa'; did you mean qa",
         "job r2: bad.jsonl:2: ",
         "unknown setting 'teecher' (did you mean teacher",
@@ -190,6 +192,14 @@ jobs:
             "defaults: {documents: d, teacher: bundled}\njobs: [{name: a, run: x}, {name: b, run: ./x}]",
             "several jobs have the run",
         ),
+        (
+            "defaults: {documents: d, teacher: bundled, run: x}\njobs: [{name: a}, {name: b}]",
+            "several jobs have the run 'x'",
+        ),
+        (
+            "defaults: {documents: d, teacher: bundled}\njobs: [{name: a, run: d/../x}, {name: b, run: x}]",
+            "several jobs have the run 'd/../x'",
+        ),
     ],
 )
 async def test_a_file_that_makes_no_sense_is_one_clear_error(
@@ -211,13 +221,13 @@ defaults:
   generate: {seed: 4, max_tokens: 80, options: {qa: {pairs_per_passage: 2}, x: {y: 1}}}
   filter: {preset: extractive}
 jobs:
-  - {documents: docs, run: r1, generate: {generator: [qa], seed: 5, options: {qa: {words: 1}}}, filter: {seed: 9}}
+  - {documents: docs, run: r1, generate: {generator: [qa], seed: 5, options: {qa: {evidence: index}}}, filter: {seed: 9}}
   - {documents: docs, run: r2, generator: qa, generate: {shard: 0/2}}
   - {documents: docs, run: r3, teacher: bundled, generator: qa, generate: {max_tokens: 99}}
 """
     first, second, third = (named.job for named in await read_jobs(write(tmp_path / "jobs.yaml", text)))
     assert first.generate.generator == ("qa",) and (first.generate.seed, first.generate.max_tokens) == (5, 80)
-    assert first.generate.options == {"qa": {"pairs_per_passage": 2, "words": 1}, "x": {"y": 1}}
+    assert first.generate.options == {"qa": {"pairs_per_passage": 2, "evidence": "index"}, "x": {"y": 1}}
     assert first.filter is not None and (first.filter.preset, first.filter.seed) == ("extractive", 9)
     assert second.filter is None and second.generate.seed == 4
     # The bundled model brings its own settings, which the file overrides.
@@ -263,6 +273,42 @@ async def test_a_shared_teacher_opens_once_and_again_after_it_was_gone() -> None
     await shared.close()
     await shared.close()
     assert (counts.opened, counts.closed) == (2, 2)
+
+
+async def test_a_shared_teacher_is_opened_again_after_any_failure_and_kept_after_a_stop() -> None:
+    counts = Opened()
+    shared = SharedTeacher(counts.opening)
+    for error, opened in ((Interrupted("stopped"), 1), (RunError("nothing came of it"), 1), (OSError("gone"), 2)):
+        with pytest.raises(type(error)):
+            async with shared:
+                raise error
+        assert counts.opened == opened
+    await shared.close()
+    assert (counts.opened, counts.closed) == (2, 2)
+
+
+async def test_jobs_that_differ_in_how_a_teacher_is_opened_share_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c", "d"):
+        big_folder(tmp_path / name, 2)
+    with stub_endpoint() as stub:
+        text = f"""
+defaults: {{teacher: "{stub.url}", no_filter: true, timeout: 30, retries: 1}}
+jobs:
+  - {{documents: a, run: runs/a}}
+  - {{documents: b, run: runs/b, timeout: 40}}
+  - {{documents: c, run: runs/c, max_in_flight: 3, stall_seconds: 180}}
+  - {{documents: d, run: runs/d, retries: 2, stall_seconds: 90}}
+"""
+        jobs = await read_jobs(write(tmp_path / "jobs.yaml", text))
+        settings = [(named.job.timeout, named.job.retries, named.job.stall_seconds) for named in jobs]
+        assert settings == [(30, 1, 180), (40, 1, 180), (30, 1, 180), (30, 2, 90)]
+        begun: list[str] = []
+        outcomes = await run_jobs(jobs, asyncio.Event(), quiet=True, say=begun.append)
+    assert [outcome.state for outcome in outcomes] == ["done"] * 4
+    assert [text.partition(":")[0] for text in begun] == ["a", "c", "b", "d"]
 
 
 async def test_a_shared_teacher_that_was_never_needed_is_never_opened() -> None:

@@ -109,6 +109,39 @@ async def test_equal_records_keep_the_ids_of_a_run_without_shards(tmp_path: Path
     assert (tmp_path / "merged" / "records.jsonl").read_bytes() == (tmp_path / "whole" / "records.jsonl").read_bytes()
 
 
+async def test_records_about_other_passages_or_none_are_the_same_in_perhaps_another_order(tmp_path: Path) -> None:
+    (tmp_path / "free.py").write_text(
+        "from dataclasses import replace\n"
+        "from synth import Record\n"
+        "class Free:\n"
+        "    name = 'free'\n"
+        "    def prepare(self, passages):\n"
+        "        self.all = list(passages)\n"
+        "    async def generate(self, passage, teacher):\n"
+        "        ids = [p.id for p in self.all]\n"
+        "        later = self.all[min(ids.index(passage.id) + 5, len(ids) - 1)]\n"
+        "        own = Record.create(passage, 'What is it?', passage.id, generator='free')\n"
+        "        ahead = Record.create(later, 'What is next?', passage.id, generator='free')\n"
+        "        none = Record.create(passage, 'What is none?', passage.id, generator='free')\n"
+        "        return [own, ahead, replace(none, passage_id='chapter 1')]\n"
+    )
+    folder, generator = big_folder(tmp_path / "docs", 20), (f"{tmp_path}/free.py:Free",)
+    await run_it(tmp_path / "whole", folder, ScriptedTeacher(pair), GenerateConfig(generator=generator))
+    merge_runs(await shards_of(tmp_path, folder, generator=generator), tmp_path / "merged")
+    merged, whole = (
+        sorted((tmp_path / name / "records.jsonl").read_text().splitlines()) for name in ("merged", "whole")
+    )
+    assert merged == whole and len(whole) == 60
+
+
+async def test_a_shard_that_is_being_written_is_refused_by_name(tmp_path: Path) -> None:
+    runs = await shards_of(tmp_path, mixed_folder(tmp_path / "docs"))
+    with runs[1].lock(), pytest.raises(RunError, match=r"shard-1: another process is writing this run"):
+        merge_runs(runs, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+    merge_runs(runs, tmp_path / "merged")
+
+
 async def test_a_shard_without_a_passage_finishes_and_merges(tmp_path: Path, manuals: Path) -> None:
     await run_it(tmp_path / "whole", manuals, ScriptedTeacher(odd))
     runs = await shards_of(tmp_path, manuals, 8)

@@ -5,6 +5,7 @@ SynthError            anything this project raises on purpose; the CLI prints it
 ├── DocumentError     a document cannot be read
 ├── RecordError       a line of a JSONL file or a held-out file is wrong
 ├── InferenceError    a server or an endpoint failed
+│   └── RefusedError  it answered, and refuses this request
 └── RunError          a run directory is missing, locked, full or inconsistent
 """
 

@@ -80,7 +80,7 @@ def find_files(source: Path, include: Sequence[str], exclude: Sequence[str]) -> 
     Names that begin with a dot are passed over. A `.synthignore` in the folder adds to `exclude`.
     A file that was named is read whatever the patterns say.
     """
-    if not source.is_dir():
+    if not _is_folder(source):
         yield _looked_at(source, safe_id(source.name), source.parent, named=True)
         return
     patterns = Patterns(include, [*exclude, *_ignored(source)])
@@ -101,10 +101,10 @@ def find_files(source: Path, include: Sequence[str], exclude: Sequence[str]) -> 
                 continue
             path = folder / name
             below = path.relative_to(source).as_posix()
-            if path.is_dir():
+            if _is_folder(path):
                 if not patterns.enters(below):
                     continue
-                if path.is_symlink():
+                if os.path.islink(path):  # noqa: PTH114
                     yield Found(path, safe_id(below), "a symbolic link to a folder; such links are not followed")
                 else:
                     folders.append(path)
@@ -113,12 +113,17 @@ def find_files(source: Path, include: Sequence[str], exclude: Sequence[str]) -> 
         pending.extend(reversed(folders))
 
 
+def _is_folder(path: Path) -> bool:
+    # pathlib's own raises where the system refuses to say: no permission, or a name that is too long.
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def _ignored(folder: Path) -> list[str]:
     path = folder / IGNORE_FILE
-    if not path.is_file():
-        return []
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8").splitlines() if stat.S_ISREG(path.stat().st_mode) else []
+    except FileNotFoundError:
+        return []
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read ({error})", where=str(path), fix="save it as UTF-8 text") from error
 

@@ -4,7 +4,9 @@ A file that cannot be read becomes a `Quarantined`, and the stream goes on. Mark
 read here, a piece at a time. What needs a parser of others is read by a child process under limits (`worker.py`).
 """
 
+import errno
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,10 +19,10 @@ from synth.core.records import Document
 from synth.documents.converter import Converter
 from synth.documents.files import Found, find_files, safe_id
 from synth.documents.limits import Limits
-from synth.documents.rows import Row, read_csv, read_jsonl
+from synth.documents.rows import Row, read_csv, read_jsonl, until_hopeless
 from synth.documents.texts import cut_into_parts, find_utf, first_heading, read_chunks
 
-__all__ = ["KINDS", "Limits", "Quarantined", "read_documents"]
+__all__ = ["KINDS", "Limits", "Quarantined", "check_source", "read_documents"]
 
 KINDS: Mapping[str, str] = {
     ".md": "text",
@@ -78,12 +80,7 @@ def read_documents(
         DocumentError: a dataset of the hub broke off. (A file that breaks off is quarantined.)
     """
     for source in sources:
-        if not Path(source).exists() and not _HUB.fullmatch(str(source)):
-            raise ConfigError(
-                "there is no such file or folder",
-                where=str(source),
-                fix="name a folder of documents, or a dataset as hub:owner/name",
-            )
+        check_source(source)
     seen: set[bytes] = set()
     with ExitStack() as stack:
         reading = _Reading(limits, stack)
@@ -101,6 +98,26 @@ def read_documents(
                 yield item
 
 
+def check_source(source: str | Path) -> None:
+    """Return if `source` is a file or a folder, or has the form of a dataset of the hub.
+
+    Raises:
+        ConfigError: it does not, or the system does not let us look at it.
+    """
+    try:
+        os.stat(source)  # noqa: PTH116 - a text that is no path at all has to reach it, too
+    except (OSError, ValueError) as error:
+        if _HUB.fullmatch(str(source)):
+            return
+        code = error.errno if isinstance(error, OSError) else errno.ENOENT
+        missing = code in (errno.ENOENT, errno.ENOTDIR)
+        raise ConfigError(
+            "there is no such file or folder" if missing else f"cannot be read ({os.strerror(code or 0)})",
+            where=str(source),
+            fix="name a folder of documents, or a dataset as hub:owner/name",
+        ) from error
+
+
 @dataclass(slots=True)
 class _Reading:
     """Reads files one after the other, with one child process for all that need one."""
@@ -113,7 +130,7 @@ class _Reading:
         self, source: str | Path, include: Sequence[str], exclude: Sequence[str]
     ) -> Iterator[Document | Quarantined]:
         """Yield the documents of a file, of a folder or of a dataset of the hub."""
-        if not Path(source).exists():
+        if _HUB.fullmatch(str(source)) and not os.path.lexists(source):
             yield from self.read_hub(str(source))
             return
         for found in find_files(Path(source), include, exclude):
@@ -134,6 +151,8 @@ class _Reading:
             yield Quarantined(name, error.what)
         except OSError as error:
             yield Quarantined(name, f"cannot be read ({error.strerror or error})")
+        except ValueError as error:  # not in the encoding that it was in when it was looked at
+            yield Quarantined(name, f"cannot be read ({error}); did it change meanwhile?")
 
     def read_hub(self, source: str) -> Iterator[Document | Quarantined]:
         """Yield one document a row of a dataset of the hub, or raise."""
@@ -189,7 +208,9 @@ class _Reading:
         found = find_utf(path)
         if found is None:
             # charset-normalizer can take long over odd bytes, so it works against the clock too.
-            found = next(self._converter().convert(str(path.absolute()), "encoding"))["encoding"]
+            # Read to the end of the reply: a child that was left in the middle of one has to be started again.
+            (reply,) = self._converter().convert(str(path.absolute()), "encoding")
+            found = reply["encoding"]
         return str(found)
 
     def _csv(self, path: Path, name: str) -> Iterator[Document | Quarantined]:
@@ -200,7 +221,7 @@ class _Reading:
             yield from self._in_parts(table, name, title="")
 
     def _rows(self, rows: Iterator[Row], name: str) -> Iterator[Document | Quarantined]:
-        for row in rows:
+        for row in until_hopeless(rows):
             document_id = f"{name}#{safe_id(row.name)}"
             if row.refused:
                 yield Quarantined(document_id, row.refused)

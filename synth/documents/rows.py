@@ -40,9 +40,25 @@ def row_of(value: Mapping[str, Any], number: int, column: str | None = None) -> 
     return Row(name or str(number), text, title if isinstance(title, str) else "")
 
 
-def read_jsonl(path: Path, max_line: int) -> Iterator[Row]:
-    """Yield one document a line. A bad line costs only itself; a hundred in a row end the file."""
+def until_hopeless(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield the rows of a table until a hundred in a row give no text.
+
+    Such a table is not what it was taken for, and each refusal is a line that is held in memory.
+
+    Raises:
+        DocumentError: after the hundredth.
+    """
     bad = 0
+    for row in rows:
+        yield row
+        bad = bad + 1 if not row.text or row.text.isspace() else 0
+        if bad == _GIVE_UP:
+            why = f" (the last: {row.refused})" if row.refused else ""
+            raise DocumentError(f"{_GIVE_UP} rows in a row give no text{why}; the rest was not read")
+
+
+def read_jsonl(path: Path, max_line: int) -> Iterator[Row]:
+    """Yield one document a line. A bad line costs only itself."""
     with path.open("rb") as file:
         number = 0
         while line := file.readline(max_line + 1):
@@ -60,12 +76,8 @@ def read_jsonl(path: Path, max_line: int) -> Iterator[Row]:
             try:
                 value = orjson.loads(line)
             except orjson.JSONDecodeError as error:
-                bad += 1
                 yield Row(str(number), refused=f"{where}: not valid JSON ({error})")
-                if bad == _GIVE_UP:
-                    raise DocumentError(f"{_GIVE_UP} lines in a row are not JSON; the rest was not read") from error
                 continue
-            bad = 0
             if isinstance(value, dict):
                 yield row_of(value, number)
             else:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from synth.core.errors import DocumentError
-from synth.documents.rows import Row, row_of
+from synth.documents.rows import Row, row_of, until_hopeless
 from synth.documents.texts import cut_into_parts, encoding_by_mark, guess_encoding
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def _answer(request: Reply, loaded: dict[str, int], send: Callable[[Reply], None
         send({"ready": True})
         for reply in READERS[kind](request):
             send(reply)
+            _limit_cpu(request["seconds"])  # as the parent's clock: for each document, not for the file
         send({"done": True, "retire": _mapped_bytes() > max(loaded.values()) + memory // 2})
     except MemoryError:
         _limit_memory(None)
@@ -236,12 +237,14 @@ def _read_arrow(request: Reply) -> Iterator[Reply]:
 def _table(names: list[str], batches: Iterator[Any], request: Reply) -> Iterator[Reply]:
     column = request.get("column")
     wanted = [name for name in names if name == column or name.lower() in ("text", "content", "id", "title")]
-    number = 0
-    for batch in batches:
-        for start in range(0, batch.num_rows, _BATCH_ROWS):
-            for value in batch.select(wanted).slice(start, _BATCH_ROWS).to_pylist():
-                number += 1
-                yield from _row_replies(row_of(value, number, column), request)
+    values = (
+        value
+        for batch in batches
+        for start in range(0, batch.num_rows, _BATCH_ROWS)
+        for value in batch.select(wanted).slice(start, _BATCH_ROWS).to_pylist()
+    )
+    for row in until_hopeless(row_of(value, number, column) for number, value in enumerate(values, 1)):
+        yield from _row_replies(row, request)
 
 
 def _row_replies(row: Row, request: Reply) -> Iterator[Reply]:
@@ -265,8 +268,12 @@ def _read_hub(request: Reply) -> Iterator[Reply]:
         raise
     except Exception as error:  # the library's own, the hub's, and those of four HTTP stacks
         raise DocumentError(_reason(error).replace("cannot be parsed", "cannot be opened")) from error
-    for number, value in enumerate(rows, 1):
-        yield from _row_replies(row_of(value, number, request["column"]), request)
+    found = (row_of(value, number, request["column"]) for number, value in enumerate(rows, 1))
+    try:
+        for row in until_hopeless(found):
+            yield from _row_replies(row, request)
+    except DocumentError as error:  # nothing broke off, and asking again would change nothing
+        yield {"refused": error.what, "name": ""}
 
 
 def _guess(request: Reply) -> Iterator[Reply]:
