@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synth.core.calls import ChatRequest, Sampling
-from synth.core.errors import ConfigError, InferenceError
+from synth.core.errors import ConfigError, InferenceError, RefusedError
 from synth.core.records import Message
 from synth.inference.client import MAX_BODY_BYTES, Client, served_models
-from synth.inference.replies import completion_of
+from synth.inference.replies import EndpointError, completion_of
 
 if TYPE_CHECKING:
     from synth.inference.server import VLLMServer
@@ -241,13 +241,45 @@ async def test_a_url_without_its_version_gets_a_hint() -> None:
     [
         ({"refusal": "I cannot help"}, "refused: I cannot help"),
         ({"tool_calls": [{"id": "1"}]}, "called a tool"),
-        ({"reasoning_content": "Hmm"}, "raise max_tokens"),
         ({}, "has no text"),
     ],
 )
 async def test_a_reply_without_text_says_why_and_is_not_tried_again(message: dict[str, Any], expected: str) -> None:
     error = await fault(reply(said(None, **message)), retries=3)
     assert expected in str(error)
+    assert isinstance(error, RefusedError) == bool(message)
+
+
+@pytest.mark.parametrize("text", [None, ""])
+def test_a_reply_that_a_filter_withheld_is_a_refusal(text: str | None) -> None:
+    value = said(text)
+    value["choices"][0]["finish_reason"] = "content_filter"
+    with pytest.raises(RefusedError, match="content filter"):
+        completion_of(orjson.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "about_request"),
+    [
+        (400, "temperature must be positive", True),
+        (400, "This model's maximum context length is 1024 tokens", True),
+        (413, "", True),
+        (422, "top_p", True),
+        (400, "API key not valid", False),
+        (400, "The model `m` does not exist", False),
+        (401, "", False),
+        (402, "pay first", False),
+        (403, "", False),
+        (404, "", False),
+        (307, "", False),
+    ],
+)
+async def test_a_refusal_says_whether_it_is_of_this_request_or_of_all(
+    status: int, message: str, about_request: bool
+) -> None:
+    error = await fault(reply({"error": {"message": message}}, status=status))
+    assert isinstance(error, RefusedError) == about_request
+    assert isinstance(error, EndpointError) != about_request
 
 
 async def test_a_reply_that_is_no_json_names_what_came() -> None:
@@ -424,10 +456,28 @@ def test_reasoning_in_a_field_of_its_own_is_kept_apart(field: str) -> None:
     assert completion_of(orjson.dumps(said("Yes.", **{field: None}))).reasoning == ""
 
 
-@pytest.mark.parametrize("content", ["<think>Hm, hm, hm", "<think>Hm.</think>\n", "Hm.\n</think>"])
-def test_a_model_that_only_thought_is_told_to_have_more_tokens(content: str) -> None:
-    with pytest.raises(InferenceError, match="raise max_tokens"):
-        completion_of(orjson.dumps(said(content)))
+@pytest.mark.parametrize(
+    ("content", "message", "finish", "thought"),
+    [
+        ("<think>Hm, hm, hm", {}, "length", "Hm, hm, hm"),
+        ("<think>Hm.</think>\n", {}, "stop", "Hm."),
+        ("Hm.\n</think>", {}, "stop", "Hm."),
+        (None, {"reasoning_content": "Hm."}, "stop", "Hm."),
+        ("", {"reasoning": "Hm."}, "length", "Hm."),
+        (None, {}, "length", ""),
+        ("", {}, "length", ""),
+    ],
+)
+def test_a_model_that_only_thought_is_paid_for_and_told_to_have_more_tokens(
+    content: str | None, message: dict[str, str], finish: str, thought: str
+) -> None:
+    value = said(content, **message)
+    value["choices"][0] |= {"finish_reason": finish, "logprobs": {"content": [{"token": "Hm", "logprob": -1.0}]}}
+    completion = completion_of(orjson.dumps(value))
+    assert (completion.text, completion.finish_reason, completion.reasoning) == ("", "length", thought)
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (3, 2)
+    with pytest.raises(InferenceError, match="before it began its answer; raise max_tokens, or switch its thinking"):
+        completion.json()
 
 
 def test_log_probabilities_are_those_of_the_answer() -> None:

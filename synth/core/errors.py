@@ -5,6 +5,7 @@ SynthError            anything this project raises on purpose; the CLI prints it
 ├── DocumentError     a document cannot be read
 ├── RecordError       a line of a JSONL file or a held-out file is wrong
 ├── InferenceError    a server or an endpoint failed
+│   └── RefusedError  the endpoint answered, and refuses this one request
 └── RunError          a run directory is missing, locked, full or inconsistent
 """
 
@@ -49,6 +50,10 @@ class RecordError(SynthError):
 
 class InferenceError(SynthError):
     """A model server or an endpoint did not do its work."""
+
+
+class RefusedError(InferenceError):
+    """The endpoint answered and refuses this request; asking again would not change it, and other requests may pass."""
 
 
 class RunError(SynthError):

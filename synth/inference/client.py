@@ -20,6 +20,7 @@ from synth.inference.metrics import EngineMetrics, parse_metrics
 from synth.inference.payload import chat_body
 from synth.inference.replies import (
     RETRIED,
+    EndpointError,
     UnusableReplyError,
     completion_of,
     has_version,
@@ -308,7 +309,7 @@ class Client:
             # `from None`: the cause quotes the reply before it was cleaned.
             raise TryAgainError(address.clean(error.what), fix=error.fix) from None
         except InferenceError as error:
-            raise InferenceError(address.clean(error.what), where=address.shown, fix=error.fix) from None
+            raise type(error)(address.clean(error.what), where=address.shown, fix=error.fix) from None
         if request.schema is None:
             return completion
         if form is self._form:
@@ -412,7 +413,7 @@ def _raise_transport(error: Exception, address: Address) -> NoReturn:
     """Raise what a failure below HTTP means: TryAgainError, or InferenceError where trying is no use."""
     reason = address.clean(str(error))
     if isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
-        raise InferenceError(
+        raise EndpointError(
             f"the connection is not secure ({reason})",
             where=address.shown,
             fix="mend the server's certificate, or set SSL_CERT_FILE to your authority's",
