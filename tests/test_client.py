@@ -1,6 +1,7 @@
 import asyncio
 import email.utils
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ from synth.core.calls import ChatRequest, Sampling
 from synth.core.errors import ConfigError, InferenceError, RefusedError
 from synth.core.records import Message
 from synth.inference.client import MAX_BODY_BYTES, Client, served_models
-from synth.inference.replies import EndpointError, completion_of
+from synth.inference.replies import EndpointError, completion_of, retry_after
+from synth.inference.tries import Tries, TryAgainError
 
 if TYPE_CHECKING:
     from synth.inference.server import VLLMServer
@@ -173,6 +175,58 @@ async def test_a_retry_after_holds_back_the_other_calls_too() -> None:
         await client.complete(ASK)
         await first
     assert min(served.times[1:]) - served.times[0] >= 1.0
+
+
+@pytest.mark.parametrize("after", ["0", "0.0", "-3", "nan", "inf", "soon", "", email.utils.formatdate(0, usegmt=True)])
+def test_a_retry_after_that_names_no_time_to_come_is_none(after: str) -> None:
+    assert retry_after(after) is None
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def tried(tries: Tries, clock: Clock, status: int, *, every: float, progress: Callable[[float], bool]) -> float:
+    """Return after how many seconds a call is given up that fails every so often."""
+    began = clock.now
+    while True:
+        try:
+            assert 0 <= tries.failed(TryAgainError("no", status=status), "here", progress=progress(clock.now)) <= 30
+        except InferenceError:
+            return clock.now - began
+        clock.now += every
+
+
+def test_a_busy_endpoint_is_given_up_by_time_without_any_answer_and_a_broken_one_by_tries() -> None:
+    clock = Clock()
+    assert tried(Tries(5, 600, clock), clock, 500, every=1, progress=lambda now: True) == 5
+    assert tried(Tries(5, 600, clock), clock, 429, every=1, progress=lambda now: False) == 121
+    assert tried(Tries(5, 20, clock), clock, 503, every=1, progress=lambda now: False) == 21
+    assert tried(Tries(5, 600, clock), clock, 429, every=200, progress=lambda now: False) == 1000
+    assert tried(Tries(0, 600, clock), clock, 429, every=1, progress=lambda now: True) == 0
+    # A service with windows of a minute answers somebody once a minute; no call waits for ever, though.
+    clock.now = 0.0
+    assert tried(Tries(5, 600, clock), clock, 429, every=10, progress=lambda now: now % 60 == 0) == 2410
+
+
+async def test_a_service_that_counts_in_windows_and_names_no_time_answers_every_call() -> None:
+    began = time.monotonic()
+    given: Counter[int] = Counter()
+
+    async def windows(_: web.Request) -> web.StreamResponse:
+        window = int((time.monotonic() - began) / 1.5)
+        given[window] += 1
+        full = given[window] > 4
+        return web.json_response({"error": "rate limit"} if full else said("Because."), status=429 if full else 200)
+
+    async with wire(windows) as served, Client(served.url, "m", retries=1, timeout=30) as client:
+        replies = await asyncio.gather(*(client.complete(ASK) for _ in range(10)))
+    assert [completion.text for completion in replies] == ["Because."] * 10
+    assert len(given) >= 3
 
 
 async def test_a_retry_after_beyond_the_timeout_fails_at_once_and_says_when_to_come_back() -> None:

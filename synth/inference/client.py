@@ -198,14 +198,15 @@ class Client:
             InferenceError: no answer came after all retries, or the endpoint refuses the request.
         """
         tries: Tries | None = None
+        answered = self._answered
         while True:
-            answered = self._answered
             try:
                 return await self.attempt(request)
             except TryAgainError as failure:
                 if tries is None:
                     tries = Tries(self._retries_allowed, self._timeout)
                 pause = tries.failed(failure, self._address.shown, progress=self._answered > answered)
+                answered = self._answered
             self._retries += 1
             await asyncio.sleep(pause)
 

@@ -100,6 +100,7 @@ class Pool:
         tries: Tries | None = None
         failed: _Member | None = None
         sent = passed_on = 0
+        answered = self._answered
         while True:
             member = self._choose(avoid=failed)
             if member is None:
@@ -117,7 +118,7 @@ class Pool:
                 continue
             self._retries += sent > 0
             sent += 1
-            answered, probing = self._answered, member.aside
+            probing = member.aside
             if probing:
                 member.probed = True
             try:
@@ -133,7 +134,9 @@ class Pool:
                     continue
                 if tries is None:
                     tries = Tries(self._retries_allowed, self._longest_wait)
-                await asyncio.sleep(tries.failed(failure, self._shown, progress=self._answered > answered))
+                pause = tries.failed(failure, self._shown, progress=self._answered > answered)
+                answered = self._answered
+                await asyncio.sleep(pause)
             except EndpointError as refusal:
                 failed = member
                 member.shut_us_out(refusal)

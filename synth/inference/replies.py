@@ -234,7 +234,10 @@ def quote(text: str | bytes) -> str:
 
 
 def retry_after(header: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for (a number or a date), or None."""
+    """Return the seconds that a Retry-After header asks for (a number or a date), or None.
+
+    None also for no time and for a time that has passed: our own pause is the better guess then.
+    """
     if not header:
         return None
     try:
@@ -244,4 +247,4 @@ def retry_after(header: str | None) -> float | None:
             seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
         except (ValueError, OverflowError):
             return None
-    return max(0.0, seconds) if seconds < float("inf") else None
+    return seconds if 0 < seconds < float("inf") else None

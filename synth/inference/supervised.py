@@ -131,10 +131,9 @@ class SupervisedServer:
             InferenceError: no answer came after all retries and restarts, or the server refuses the request.
         """
         tries: Tries | None = None
-        deaths = 0
+        deaths, answered = 0, self._answered
         while True:
             client, generation = await self._ready()
-            answered = self._answered
             try:
                 if deaths < _SUSPECT_AFTER:
                     completion = await client.attempt(request)
@@ -154,6 +153,7 @@ class SupervisedServer:
                 if tries is None:
                     tries = Tries(self._retries_allowed, self._timeout)
                 pause = tries.failed(failure, client.shown, progress=self._answered > answered)
+                answered = self._answered
                 self._retries += 1
                 await asyncio.sleep(pause)
             else:
