@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from synth.core.calls import ChatRequest, Sampling
 from synth.core.errors import ConfigError, InferenceError, RefusedError
 from synth.core.records import Message
+from synth.inference.address import Address
 from synth.inference.client import MAX_BODY_BYTES, Client, served_models
+from synth.inference.limiter import Limiter
 from synth.inference.replies import EndpointError, completion_of, retry_after
 from synth.inference.tries import Tries, TryAgainError
 
@@ -368,6 +370,37 @@ async def test_the_key_is_in_no_error_even_where_the_server_repeats_it(status: i
     assert "***" in seen[0]
 
 
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize("refusal", [False, True])
+async def test_no_part_of_the_key_is_in_an_error_where_the_servers_words_are_cut_short(
+    status: int, refusal: bool
+) -> None:
+    key = "sk-" + "k" * 45
+
+    for before in (250, 270, 290, 298, 1160, 1190):
+
+        async def echo(_: web.Request, before: int = before) -> web.StreamResponse:
+            words = "x" * (before - 1) + " " + key + " and more"
+            if refusal:
+                return web.json_response(said(None, refusal=words), status=status)
+            return web.Response(text=f"<html>{words}", status=status)
+
+        async with wire(echo) as served, Client(served.url, "m", api_key=key, retries=0) as client:
+            with pytest.raises(InferenceError) as caught:
+                await client.complete(ASK)
+        assert "sk-" not in str(caught.value)
+
+
+def test_secrets_of_the_url_are_cleaned_in_every_spelling() -> None:
+    address = Address("https://a-long-token-as-user@h/v1?key=q/u+e%20ry", None)
+    said = "a-long-token-as-user, q/u+e ry, q%2Fu%2Be%20ry, q%2Fu%2Be+ry"
+    assert "token" not in address.clean(said)
+    assert address.clean("q%2Fu e%20ry") == "q%2Fu e%20ry"
+    password = Address("https://me:p%40ss%2Fword@h/v1", None)
+    assert password.clean("me: p@ss/word p%40ss%2Fword") == "me: *** ***"
+    assert Address("http://h/v1", "k&y/1").clean("k&y/1 k%26y%2F1") == "*** ***"
+
+
 def test_the_key_and_the_password_are_not_in_the_repr() -> None:
     client = Client("http://me:pass-word@localhost:1/v1?key=query-key", "m", api_key=KEY)
     assert repr(client) == "Client('http://localhost:1/v1', 'm')"
@@ -469,6 +502,34 @@ async def test_many_calls_at_once_ask_for_less_together_and_one_bad_schema_chang
     assert forms == ["json_schema", "json_schema", "json_object", "json_schema"]
 
 
+def schema_of(name: str) -> ChatRequest:
+    return ChatRequest(ASK.messages, ASK.sampling, {"type": "object", "properties": {name: {"type": "string"}}})
+
+
+async def test_one_refused_schema_is_asked_for_in_words_and_the_others_as_before() -> None:
+    async def picky(request: web.Request) -> web.StreamResponse:
+        asked = orjson.loads(await request.read()).get("response_format", {})
+        if "bad" in str(asked.get("json_schema")):
+            message = "Invalid schema for response_format 'reply': 'pattern' is not permitted"
+            return web.json_response({"error": {"message": message}}, status=400)
+        return web.json_response(said("{}"))
+
+    async with wire(picky) as served, Client(served.url, "m", retries=0) as client:
+        for name in ("bad", "good", "bad", "good", "worse, bad too"):
+            await client.complete(schema_of(name))
+    forms = [body["response_format"]["type"] for body in served.asked]
+    first, again, new = ["json_schema", "json_object"], ["json_object"], ["json_schema", "json_object"]
+    assert forms == [*first, "json_schema", *again, "json_schema", *new]
+
+
+async def test_two_refused_schemas_and_none_accepted_are_enough_for_all() -> None:
+    async with wire(lacking("json_schema")) as served, Client(served.url, "m", retries=0) as client:
+        for name in "abcd":
+            await client.complete(schema_of(name))
+    forms = [body["response_format"]["type"] for body in served.asked]
+    assert forms == ["json_schema", "json_object"] * 2 + ["json_object"] * 2
+
+
 async def test_a_refusal_that_only_mentions_the_length_is_no_missing_format() -> None:
     long = reply({"error": {"message": "json_schema: maximum context length is 9 tokens"}}, status=400)
     async with wire(long) as served, Client(served.url, "m", retries=0) as client:
@@ -496,6 +557,9 @@ async def test_an_endpoint_without_log_probabilities_is_not_asked_again() -> Non
         ('{"a": "y",\n"b": "</think>"}', "", '{"a": "y",\n"b": "</think>"}'),
         ("The tag </think> closes what <think> opens.", "", "The tag </think> closes what <think> opens."),
         ("Write <think> first.", "", "Write <think> first."),
+        ("To close a trace write </think>\nand go on.", "", "To close a trace write </think>\nand go on."),
+        ("It ends with </think>", "", "It ends with </think>"),
+        ("</think>\n\nYes.", "", "Yes."),
     ],
 )
 def test_a_think_block_is_split_off_and_tags_in_the_answer_stay(content: str, thought: str, answer: str) -> None:
@@ -594,6 +658,54 @@ async def test_the_metrics_of_vllm_are_in_the_stats() -> None:
     async with wire(reply(), metrics=metrics) as served, Client(served.url, "m") as client:
         await client.read_metrics()
         assert (client.stats().waiting, client.stats().prefix_cache_hits) == (3, 5)
+
+
+@pytest.mark.parametrize("fault", [502, 503, 429])
+async def test_one_bad_answer_of_the_metrics_page_does_not_end_the_watch_and_three_let_the_limit_go(
+    fault: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("synth.inference.client._FIRST_METRICS", 0.02)
+    monkeypatch.setattr("synth.inference.client._METRICS_EVERY", 0.02)
+    asked = 0
+
+    async def metrics(_: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        if asked in {2, 3} or asked > 6:
+            return web.Response(status=fault)
+        return web.Response(text="vllm:num_requests_running 4\nvllm:num_requests_waiting 12\n")
+
+    async def slow(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.8)
+        return web.json_response(said("x"))
+
+    async with wire(slow, metrics=metrics) as served, Client(served.url, "m", max_in_flight=64, start_in_flight=4) as c:
+        calls = asyncio.gather(*(c.complete(ASK) for _ in range(4)))
+        while asked < 12:
+            await asyncio.sleep(0.01)
+            assert not calls.done()
+        await calls
+        assert c.limit > 4  # a queue of 12 for a batch of 4 held it until nothing was heard any more
+
+
+async def test_a_page_that_is_not_there_is_asked_for_once_and_holds_nothing() -> None:
+    limiter = Limiter(64, start=4)
+    limiter.observe(running=4, waiting=12)
+    assert limiter.try_enter()
+    limiter.succeeded(time.monotonic())
+    assert limiter.limit == 4
+    limiter.observe_no_more()
+    for _ in range(3):
+        assert limiter.try_enter()
+    limiter.succeeded(time.monotonic())
+    assert limiter.limit == 5
+    for status, gone in ((404, True), (405, True), (302, True), (502, False), (429, False)):
+        async with wire(metrics=reply({}, status=status)) as served, Client(served.url, "m") as client:
+            if gone:
+                with pytest.raises(LookupError):
+                    await client.read_metrics()
+            else:
+                assert await client.read_metrics() is None
 
 
 json_values = st.recursive(

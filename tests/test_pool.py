@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from synth.core.calls import ChatRequest, Completion, Sampling
-from synth.core.errors import ConfigError, InferenceError, RefusedError
+from synth.core.errors import ConfigError, InferenceError, RefusedError, SynthError
 from synth.core.records import Message
 from synth.inference.client import Client
 from synth.inference.endpoints import find_teacher, open_endpoint
@@ -197,6 +197,11 @@ async def test_teachers_that_do_not_go_together_are_refused_and_no_password_is_s
         with pytest.raises(ConfigError, match="does not serve") as caught:
             await find_teacher([one.url.replace("//", "//me:hush@")], served="c")
     assert "hush" not in str(caught.value)
+    for spec in ("HTTPS://me:hush@127.0.0.1:1/v1", " Http://me:hush@127.0.0.1:1/v1", "ftp://me:hush@127.0.0.1/v1"):
+        for specs in ([spec], [spec, "http://127.0.0.1:1/v1"]):
+            with pytest.raises(SynthError) as refused:
+                await find_teacher(specs)
+            assert "hush" not in str(refused.value)
     with pytest.raises(ConfigError, match="no teacher"):
         await find_teacher([])
     with pytest.raises(ConfigError, match="several teachers"):

@@ -3,7 +3,7 @@
 import email.utils
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -15,6 +15,7 @@ from synth.core.errors import InferenceError, RefusedError
 RETRIED = frozenset({408, 409, 429, *range(500, 600)})
 
 _QUOTED = 300
+_READ_OF_ERROR = 256 * 1024
 _TOO_LONG = re.compile(r"context.?length|max_model_len|maximum model length|too many tokens|too long", re.I)
 
 
@@ -37,13 +38,19 @@ _NO_FORMAT = re.compile(r"response_format|json_schema|json.?schema|guided|struct
 _NO_LOGPROBS = re.compile(r"log.?prob", re.I)
 
 
-def completion_of(body: bytes, key: str = "") -> Completion:
+def completion_of(body: bytes, key: str = "", clean: Callable[[str], str] = str) -> Completion:
     """Read the body of a 200 reply; what a reasoning model thought is split off its text.
 
     The thoughts come in a field of their own (`reasoning_content` or `reasoning`), or in a `<think>` block
     before the answer, of which only the end is there where the chat template wrote the beginning. Where no answer
     followed them, or max_tokens ended before it began, the text is empty and the finish reason "length": the
     tokens were paid for and have to be counted.
+
+    Args:
+        body: the reply.
+        key: the completion's key.
+        clean: takes secrets out of a text; used before the text is shortened for an error, for half a secret
+            would not be known again.
 
     Raises:
         UnusableReplyError: it is not JSON or has no choices.
@@ -54,11 +61,11 @@ def completion_of(body: bytes, key: str = "") -> Completion:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise UnusableReplyError(
-            f"the reply is not JSON: {quote(body)}", fix="check that the URL is an OpenAI-compatible endpoint"
+            f"the reply is not JSON: {quote(body, clean)}", fix="check that the URL is an OpenAI-compatible endpoint"
         ) from error
     choices = data.get("choices") if isinstance(data, dict) else None
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise UnusableReplyError(f"the reply has no choices: {quote(message_of(body))}")
+        raise UnusableReplyError(f"the reply has no choices: {quote(message_of(body), clean)}")
     choice = choices[0]
     message = choice.get("message")
     message = message if isinstance(message, dict) else {}
@@ -71,7 +78,7 @@ def completion_of(body: bytes, key: str = "") -> Completion:
         inside, text = _split_thoughts(text)
         reasoning = "\n".join(part for part in (reasoning, inside) if part)
     if text is None or not text.strip():
-        _require_answer(message, finish, has_text=text is not None, thought=bool(reasoning))
+        _require_answer(message, finish, clean, has_text=text is not None, thought=bool(reasoning))
         if reasoning or text is None:
             text, finish, logprobs = "", "length", ()
     if reasoning:
@@ -91,8 +98,9 @@ def _split_thoughts(text: str) -> tuple[str, str]:
         inside, closed, answer = begun[len(_OPENED) :].partition(_CLOSED)
         return (inside.strip(), answer.lstrip()) if closed else (begun[len(_OPENED) :].strip() or "…", "")
     inside, closed, answer = text.partition(_CLOSED)
-    # Templates that open the block in the prompt leave the closing tag alone, at the end or the beginning of a line.
-    alone = closed and _OPENED not in inside and (not inside or inside.endswith("\n") or answer[:1] in {"", "\n"})
+    # Templates that open the block in the prompt leave the closing tag alone, at the beginning of a line. Elsewhere
+    # it is the answer's own, unless the answer proper is JSON.
+    alone = closed and _OPENED not in inside and (not inside.strip() or inside.endswith("\n") or _is_json(answer))
     if not alone or (begun[:1] in {"{", "["} and _is_json(text)):
         return "", text
     return inside.strip(), answer.lstrip()
@@ -156,11 +164,13 @@ def _usage(counts: Mapping[str, Any]) -> Usage:
     return Usage(count("prompt_tokens"), count("completion_tokens"))
 
 
-def _require_answer(message: Mapping[str, Any], finish: str, *, has_text: bool, thought: bool) -> None:
+def _require_answer(
+    message: Mapping[str, Any], finish: str, clean: Callable[[str], str], *, has_text: bool, thought: bool
+) -> None:
     """Raise what a reply without an answer means, unless its tokens ended before the answer began."""
     refusal = message.get("refusal")
     if refusal:
-        raise RefusedError(f"the model refused: {quote(str(refusal))}", fix="drop or reword this passage")
+        raise RefusedError(f"the model refused: {quote(str(refusal), clean)}", fix="drop or reword this passage")
     if message.get("tool_calls"):
         raise RefusedError("the model called a tool instead of writing text", fix="serve it without tools")
     if finish == "content_filter":
@@ -213,11 +223,11 @@ def has_version(url: str) -> bool:
 
 
 def message_of(body: bytes) -> str:
-    """Return the server's own words from an error's body, in whichever form it has."""
+    """Return the server's own words from an error's body, in whichever form it has; `quote` shortens them."""
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return body[: 4 * _QUOTED].decode(errors="replace").strip()
+        return body[:_READ_OF_ERROR].decode(errors="replace").strip()
     for _ in range(3):  # {"error": {"message": …}}, {"message": …}, {"error": …}, {"detail": …}
         if not isinstance(data, dict):
             break
@@ -225,11 +235,11 @@ def message_of(body: bytes) -> str:
     return data if isinstance(data, str) else orjson.dumps(data).decode()
 
 
-def quote(text: str | bytes) -> str:
-    """Return the beginning of a text on one line, for an error."""
+def quote(text: str | bytes, clean: Callable[[str], str] = str) -> str:
+    """Return the beginning of a text on one line, for an error, without what `clean` takes out."""
     if isinstance(text, bytes):
-        text = text[: 4 * _QUOTED].decode(errors="replace")
-    line = " ".join(text.split())
+        text = text[:_READ_OF_ERROR].decode(errors="replace")
+    line = " ".join(clean(text).split())
     return line if len(line) <= _QUOTED else f"{line[:_QUOTED]}…"
 
 
