@@ -1,6 +1,7 @@
 import asyncio
 import email.utils
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synth.core.calls import ChatRequest, Sampling
-from synth.core.errors import ConfigError, InferenceError
+from synth.core.errors import ConfigError, InferenceError, RefusedError
 from synth.core.records import Message
+from synth.inference.address import Address
 from synth.inference.client import MAX_BODY_BYTES, Client, served_models
-from synth.inference.replies import completion_of
+from synth.inference.limiter import Limiter
+from synth.inference.replies import EndpointError, completion_of, retry_after
+from synth.inference.tries import Tries, TryAgainError
 
 if TYPE_CHECKING:
     from synth.inference.server import VLLMServer
@@ -175,6 +179,58 @@ async def test_a_retry_after_holds_back_the_other_calls_too() -> None:
     assert min(served.times[1:]) - served.times[0] >= 1.0
 
 
+@pytest.mark.parametrize("after", ["0", "0.0", "-3", "nan", "inf", "soon", "", email.utils.formatdate(0, usegmt=True)])
+def test_a_retry_after_that_names_no_time_to_come_is_none(after: str) -> None:
+    assert retry_after(after) is None
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def tried(tries: Tries, clock: Clock, status: int, *, every: float, progress: Callable[[float], bool]) -> float:
+    """Return after how many seconds a call is given up that fails every so often."""
+    began = clock.now
+    while True:
+        try:
+            assert 0 <= tries.failed(TryAgainError("no", status=status), "here", progress=progress(clock.now)) <= 30
+        except InferenceError:
+            return clock.now - began
+        clock.now += every
+
+
+def test_a_busy_endpoint_is_given_up_by_time_without_any_answer_and_a_broken_one_by_tries() -> None:
+    clock = Clock()
+    assert tried(Tries(5, 600, clock), clock, 500, every=1, progress=lambda now: True) == 5
+    assert tried(Tries(5, 600, clock), clock, 429, every=1, progress=lambda now: False) == 121
+    assert tried(Tries(5, 20, clock), clock, 503, every=1, progress=lambda now: False) == 21
+    assert tried(Tries(5, 600, clock), clock, 429, every=200, progress=lambda now: False) == 1000
+    assert tried(Tries(0, 600, clock), clock, 429, every=1, progress=lambda now: True) == 0
+    # A service with windows of a minute answers somebody once a minute; no call waits for ever, though.
+    clock.now = 0.0
+    assert tried(Tries(5, 600, clock), clock, 429, every=10, progress=lambda now: now % 60 == 0) == 2410
+
+
+async def test_a_service_that_counts_in_windows_and_names_no_time_answers_every_call() -> None:
+    began = time.monotonic()
+    given: Counter[int] = Counter()
+
+    async def windows(_: web.Request) -> web.StreamResponse:
+        window = int((time.monotonic() - began) / 1.5)
+        given[window] += 1
+        full = given[window] > 4
+        return web.json_response({"error": "rate limit"} if full else said("Because."), status=429 if full else 200)
+
+    async with wire(windows) as served, Client(served.url, "m", retries=1, timeout=30) as client:
+        replies = await asyncio.gather(*(client.complete(ASK) for _ in range(10)))
+    assert [completion.text for completion in replies] == ["Because."] * 10
+    assert len(given) >= 3
+
+
 async def test_a_retry_after_beyond_the_timeout_fails_at_once_and_says_when_to_come_back() -> None:
     error = await fault(reply({}, status=429, headers={"Retry-After": "3600"}), retries=5)
     assert "come back in 3600 s" in str(error)
@@ -241,13 +297,45 @@ async def test_a_url_without_its_version_gets_a_hint() -> None:
     [
         ({"refusal": "I cannot help"}, "refused: I cannot help"),
         ({"tool_calls": [{"id": "1"}]}, "called a tool"),
-        ({"reasoning_content": "Hmm"}, "raise max_tokens"),
         ({}, "has no text"),
     ],
 )
 async def test_a_reply_without_text_says_why_and_is_not_tried_again(message: dict[str, Any], expected: str) -> None:
     error = await fault(reply(said(None, **message)), retries=3)
     assert expected in str(error)
+    assert isinstance(error, RefusedError) == bool(message)
+
+
+@pytest.mark.parametrize("text", [None, ""])
+def test_a_reply_that_a_filter_withheld_is_a_refusal(text: str | None) -> None:
+    value = said(text)
+    value["choices"][0]["finish_reason"] = "content_filter"
+    with pytest.raises(RefusedError, match="content filter"):
+        completion_of(orjson.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "about_request"),
+    [
+        (400, "temperature must be positive", True),
+        (400, "This model's maximum context length is 1024 tokens", True),
+        (413, "", True),
+        (422, "top_p", True),
+        (400, "API key not valid", False),
+        (400, "The model `m` does not exist", False),
+        (401, "", False),
+        (402, "pay first", False),
+        (403, "", False),
+        (404, "", False),
+        (307, "", False),
+    ],
+)
+async def test_a_refusal_says_whether_it_is_of_this_request_or_of_all(
+    status: int, message: str, about_request: bool
+) -> None:
+    error = await fault(reply({"error": {"message": message}}, status=status))
+    assert isinstance(error, RefusedError) == about_request
+    assert isinstance(error, EndpointError) != about_request
 
 
 async def test_a_reply_that_is_no_json_names_what_came() -> None:
@@ -280,6 +368,37 @@ async def test_the_key_is_in_no_error_even_where_the_server_repeats_it(status: i
         error = error.__cause__
     assert KEY not in " ".join(seen)
     assert "***" in seen[0]
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize("refusal", [False, True])
+async def test_no_part_of_the_key_is_in_an_error_where_the_servers_words_are_cut_short(
+    status: int, refusal: bool
+) -> None:
+    key = "sk-" + "k" * 45
+
+    for before in (250, 270, 290, 298, 1160, 1190):
+
+        async def echo(_: web.Request, before: int = before) -> web.StreamResponse:
+            words = "x" * (before - 1) + " " + key + " and more"
+            if refusal:
+                return web.json_response(said(None, refusal=words), status=status)
+            return web.Response(text=f"<html>{words}", status=status)
+
+        async with wire(echo) as served, Client(served.url, "m", api_key=key, retries=0) as client:
+            with pytest.raises(InferenceError) as caught:
+                await client.complete(ASK)
+        assert "sk-" not in str(caught.value)
+
+
+def test_secrets_of_the_url_are_cleaned_in_every_spelling() -> None:
+    address = Address("https://a-long-token-as-user@h/v1?key=q/u+e%20ry", None)
+    said = "a-long-token-as-user, q/u+e ry, q%2Fu%2Be%20ry, q%2Fu%2Be+ry"
+    assert "token" not in address.clean(said)
+    assert address.clean("q%2Fu e%20ry") == "q%2Fu e%20ry"
+    password = Address("https://me:p%40ss%2Fword@h/v1", None)
+    assert password.clean("me: p@ss/word p%40ss%2Fword") == "me: *** ***"
+    assert Address("http://h/v1", "k&y/1").clean("k&y/1 k%26y%2F1") == "*** ***"
 
 
 def test_the_key_and_the_password_are_not_in_the_repr() -> None:
@@ -383,6 +502,34 @@ async def test_many_calls_at_once_ask_for_less_together_and_one_bad_schema_chang
     assert forms == ["json_schema", "json_schema", "json_object", "json_schema"]
 
 
+def schema_of(name: str) -> ChatRequest:
+    return ChatRequest(ASK.messages, ASK.sampling, {"type": "object", "properties": {name: {"type": "string"}}})
+
+
+async def test_one_refused_schema_is_asked_for_in_words_and_the_others_as_before() -> None:
+    async def picky(request: web.Request) -> web.StreamResponse:
+        asked = orjson.loads(await request.read()).get("response_format", {})
+        if "bad" in str(asked.get("json_schema")):
+            message = "Invalid schema for response_format 'reply': 'pattern' is not permitted"
+            return web.json_response({"error": {"message": message}}, status=400)
+        return web.json_response(said("{}"))
+
+    async with wire(picky) as served, Client(served.url, "m", retries=0) as client:
+        for name in ("bad", "good", "bad", "good", "worse, bad too"):
+            await client.complete(schema_of(name))
+    forms = [body["response_format"]["type"] for body in served.asked]
+    first, again, new = ["json_schema", "json_object"], ["json_object"], ["json_schema", "json_object"]
+    assert forms == [*first, "json_schema", *again, "json_schema", *new]
+
+
+async def test_two_refused_schemas_and_none_accepted_are_enough_for_all() -> None:
+    async with wire(lacking("json_schema")) as served, Client(served.url, "m", retries=0) as client:
+        for name in "abcd":
+            await client.complete(schema_of(name))
+    forms = [body["response_format"]["type"] for body in served.asked]
+    assert forms == ["json_schema", "json_object"] * 2 + ["json_object"] * 2
+
+
 async def test_a_refusal_that_only_mentions_the_length_is_no_missing_format() -> None:
     long = reply({"error": {"message": "json_schema: maximum context length is 9 tokens"}}, status=400)
     async with wire(long) as served, Client(served.url, "m", retries=0) as client:
@@ -410,6 +557,9 @@ async def test_an_endpoint_without_log_probabilities_is_not_asked_again() -> Non
         ('{"a": "y",\n"b": "</think>"}', "", '{"a": "y",\n"b": "</think>"}'),
         ("The tag </think> closes what <think> opens.", "", "The tag </think> closes what <think> opens."),
         ("Write <think> first.", "", "Write <think> first."),
+        ("To close a trace write </think>\nand go on.", "", "To close a trace write </think>\nand go on."),
+        ("It ends with </think>", "", "It ends with </think>"),
+        ("</think>\n\nYes.", "", "Yes."),
     ],
 )
 def test_a_think_block_is_split_off_and_tags_in_the_answer_stay(content: str, thought: str, answer: str) -> None:
@@ -424,10 +574,28 @@ def test_reasoning_in_a_field_of_its_own_is_kept_apart(field: str) -> None:
     assert completion_of(orjson.dumps(said("Yes.", **{field: None}))).reasoning == ""
 
 
-@pytest.mark.parametrize("content", ["<think>Hm, hm, hm", "<think>Hm.</think>\n", "Hm.\n</think>"])
-def test_a_model_that_only_thought_is_told_to_have_more_tokens(content: str) -> None:
-    with pytest.raises(InferenceError, match="raise max_tokens"):
-        completion_of(orjson.dumps(said(content)))
+@pytest.mark.parametrize(
+    ("content", "message", "finish", "thought"),
+    [
+        ("<think>Hm, hm, hm", {}, "length", "Hm, hm, hm"),
+        ("<think>Hm.</think>\n", {}, "stop", "Hm."),
+        ("Hm.\n</think>", {}, "stop", "Hm."),
+        (None, {"reasoning_content": "Hm."}, "stop", "Hm."),
+        ("", {"reasoning": "Hm."}, "length", "Hm."),
+        (None, {}, "length", ""),
+        ("", {}, "length", ""),
+    ],
+)
+def test_a_model_that_only_thought_is_paid_for_and_told_to_have_more_tokens(
+    content: str | None, message: dict[str, str], finish: str, thought: str
+) -> None:
+    value = said(content, **message)
+    value["choices"][0] |= {"finish_reason": finish, "logprobs": {"content": [{"token": "Hm", "logprob": -1.0}]}}
+    completion = completion_of(orjson.dumps(value))
+    assert (completion.text, completion.finish_reason, completion.reasoning) == ("", "length", thought)
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (3, 2)
+    with pytest.raises(InferenceError, match="before it began its answer; raise max_tokens, or switch its thinking"):
+        completion.json()
 
 
 def test_log_probabilities_are_those_of_the_answer() -> None:
@@ -490,6 +658,54 @@ async def test_the_metrics_of_vllm_are_in_the_stats() -> None:
     async with wire(reply(), metrics=metrics) as served, Client(served.url, "m") as client:
         await client.read_metrics()
         assert (client.stats().waiting, client.stats().prefix_cache_hits) == (3, 5)
+
+
+@pytest.mark.parametrize("fault", [502, 503, 429])
+async def test_one_bad_answer_of_the_metrics_page_does_not_end_the_watch_and_three_let_the_limit_go(
+    fault: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("synth.inference.client._FIRST_METRICS", 0.02)
+    monkeypatch.setattr("synth.inference.client._METRICS_EVERY", 0.02)
+    asked = 0
+
+    async def metrics(_: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        if asked in {2, 3} or asked > 6:
+            return web.Response(status=fault)
+        return web.Response(text="vllm:num_requests_running 4\nvllm:num_requests_waiting 12\n")
+
+    async def slow(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.8)
+        return web.json_response(said("x"))
+
+    async with wire(slow, metrics=metrics) as served, Client(served.url, "m", max_in_flight=64, start_in_flight=4) as c:
+        calls = asyncio.gather(*(c.complete(ASK) for _ in range(4)))
+        while asked < 12:
+            await asyncio.sleep(0.01)
+            assert not calls.done()
+        await calls
+        assert c.limit > 4  # a queue of 12 for a batch of 4 held it until nothing was heard any more
+
+
+async def test_a_page_that_is_not_there_is_asked_for_once_and_holds_nothing() -> None:
+    limiter = Limiter(64, start=4)
+    limiter.observe(running=4, waiting=12)
+    assert limiter.try_enter()
+    limiter.succeeded(time.monotonic())
+    assert limiter.limit == 4
+    limiter.observe_no_more()
+    for _ in range(3):
+        assert limiter.try_enter()
+    limiter.succeeded(time.monotonic())
+    assert limiter.limit == 5
+    for status, gone in ((404, True), (405, True), (302, True), (502, False), (429, False)):
+        async with wire(metrics=reply({}, status=status)) as served, Client(served.url, "m") as client:
+            if gone:
+                with pytest.raises(LookupError):
+                    await client.read_metrics()
+            else:
+                assert await client.read_metrics() is None
 
 
 json_values = st.recursive(

@@ -57,10 +57,13 @@ async def test_a_fault_that_stays_ends_in_an_error_in_bounded_time(fault: Fault)
     began = time.monotonic()
     with fault_server(lambda number, body: fault, reply=echo) as server:
         async with Client(server.url, "stub", timeout=1.2, stall_timeout=0.5, retries=1) as client:
-            with pytest.raises(InferenceError, match=r"tried 2 times") as caught:
+            with pytest.raises(InferenceError, match=r"tried \d+ times") as caught:
                 await client.complete(ask(1))
     assert caught.value.where == server.url
-    assert server.faults == {fault: 2}
+    assert server.faults.keys() == {fault}
+    # One that is busy is given up by the time without an answer, any other by the tries.
+    busy = fault in {Fault.BUSY, Fault.BUSY_FOR_A_SECOND}
+    assert 2 <= server.faults[fault] < 30 if busy else server.faults[fault] == 2
     assert time.monotonic() - began < 8
 
 

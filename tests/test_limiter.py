@@ -116,6 +116,21 @@ def test_where_no_queue_is_shown_a_server_that_thrashes_gets_fewer_calls() -> No
     assert simulation.answered > 10 * 300 * 256 / 512
 
 
+def test_where_no_queue_is_shown_calls_that_got_longer_do_not_freeze_a_limit_that_was_cut() -> None:
+    def serve(running: int, now: float) -> tuple[float, bool]:
+        if 30 < now < 36 and running > 8:
+            return 0.05, True
+        # From then on longer prompts, say: the endpoint takes as many of them.
+        return (0.3 if now < 36 else 2.0), False
+
+    simulation = Simulation(serve, 64)
+    simulation.run(36)
+    cut = simulation.limiter.limit
+    assert cut < 20
+    simulation.run(300)
+    assert simulation.limiter.limit > 2 * cut
+
+
 def test_an_engine_with_room_or_a_short_queue_keeps_all_calls_in_flight() -> None:
     limiter = Limiter(256)
     for running, waiting in ((10, 0), (128, 100), (128, 256), (4, 16), (0, 200)):

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from synth.core.calls import ChatRequest, Completion, Sampling
-from synth.core.errors import ConfigError, InferenceError
+from synth.core.errors import ConfigError, InferenceError, RefusedError, SynthError
 from synth.core.records import Message
 from synth.inference.client import Client
 from synth.inference.endpoints import find_teacher, open_endpoint
 from synth.inference.pool import Pool
 from tests.fault_server import Fault, fault_server
+from tests.test_client import reply, said, wire
 
 
 def ask(number: int) -> ChatRequest:
@@ -106,6 +108,66 @@ async def test_a_busy_endpoint_that_names_a_time_is_waited_for_elsewhere() -> No
     assert len(busy.asked) + len(other.asked) == 11
 
 
+async def test_an_endpoint_that_takes_no_call_of_ours_gets_few_and_its_calls_go_to_the_others() -> None:
+    refuse = reply({"error": "no such key"}, status=401)
+    async with wire(refuse) as shut:
+        with fault_server(reply=echo, delay=0.02) as well:
+            async with pool_of(shut.url, well.url, retries=0) as pool:
+                replies = await asyncio.gather(*(pool.complete(ask(n)) for n in range(60)))
+                replies += await asyncio.gather(*(pool.complete(ask(n)) for n in range(60, 120)))
+                assert pool.stats().endpoints_up == 1
+    assert [reply.json()["a"] for reply in replies] == [f"call {n}" for n in range(120)]
+    assert len(well.asked) == 120
+    assert len(shut.asked) <= 31
+
+
+async def test_where_no_endpoint_takes_our_calls_they_fail_at_once_with_its_words() -> None:
+    refuse = reply({"error": "no such key"}, status=401)
+    async with wire(refuse) as one, wire(refuse) as two, pool_of(one.url, two.url) as pool:
+        began = time.monotonic()
+        ends = await asyncio.gather(*(pool.complete(ask(n)) for n in range(5)), return_exceptions=True)
+        with pytest.raises(InferenceError, match="does not accept the key"):
+            await pool.complete(ask(5))
+        assert time.monotonic() - began < 2
+    assert all("does not accept the key" in str(end) for end in ends)
+
+
+async def test_a_request_that_is_refused_sets_no_endpoint_aside() -> None:
+    refuse = reply({"error": "top_p"}, status=400)
+    async with wire(refuse) as one, wire(refuse) as two, pool_of(one.url, two.url) as pool:
+        for number in range(8):
+            with pytest.raises(RefusedError):
+                await pool.complete(ask(number))
+        assert pool.stats().endpoints_up == 2
+    assert len(one.asked) + len(two.asked) == 8
+
+
+@pytest.mark.parametrize("slow", [0.0, 0.3])
+async def test_an_endpoint_that_asks_for_an_hour_fails_no_call_while_another_is_back_in_a_second(slow: float) -> None:
+    began = time.monotonic()
+
+    async def far(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(slow)
+        return web.json_response({"error": "quota"}, status=429, headers={"Retry-After": "3600"})
+
+    async def broken_at_first(request: web.Request) -> web.StreamResponse:
+        if time.monotonic() - began < 1.0:
+            assert request.transport is not None
+            request.transport.abort()
+        return web.json_response(said("Because."))
+
+    async with wire(far) as one, wire(broken_at_first) as two, pool_of(one.url, two.url, retries=5) as pool:
+        ends = await asyncio.gather(*(pool.complete(ask(n)) for n in range(12)), return_exceptions=True)
+    assert [end.text if isinstance(end, Completion) else str(end) for end in ends] == ["Because."] * 12
+
+
+async def test_where_every_endpoint_asks_for_an_hour_the_error_says_when_to_come_back() -> None:
+    far = reply({"error": "quota"}, status=429, headers={"Retry-After": "3600"})
+    async with wire(far) as one, wire(far) as two, pool_of(one.url, two.url) as pool:
+        with pytest.raises(InferenceError, match="come back in 3600 s"):
+            await pool.complete(ask(1))
+
+
 def test_a_pool_of_different_models_or_of_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="different models: 'a' and 'b'"):
         Pool([Client("http://localhost:1/v1", "a"), Client("http://localhost:2/v1", "b")])
@@ -135,6 +197,11 @@ async def test_teachers_that_do_not_go_together_are_refused_and_no_password_is_s
         with pytest.raises(ConfigError, match="does not serve") as caught:
             await find_teacher([one.url.replace("//", "//me:hush@")], served="c")
     assert "hush" not in str(caught.value)
+    for spec in ("HTTPS://me:hush@127.0.0.1:1/v1", " Http://me:hush@127.0.0.1:1/v1", "ftp://me:hush@127.0.0.1/v1"):
+        for specs in ([spec], [spec, "http://127.0.0.1:1/v1"]):
+            with pytest.raises(SynthError) as refused:
+                await find_teacher(specs)
+            assert "hush" not in str(refused.value)
     with pytest.raises(ConfigError, match="no teacher"):
         await find_teacher([])
     with pytest.raises(ConfigError, match="several teachers"):

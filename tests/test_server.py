@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import http.server
 import json
 import os
 import signal
@@ -257,10 +258,103 @@ def test_a_port_that_the_user_names_is_kept_even_when_it_is_taken(fake: Fake, tm
         holder.listen()
         port = holder.getsockname()[1]
         script = "sys.exit('OSError: [Errno 98] Address already in use')"
-        with pytest.raises(InferenceError, match="the port is in use"):
+        with pytest.raises(InferenceError, match=f"the port {port} is in use"):
             server_of(fake(script), tmp_path, args=["--port", str(port)]).__enter__()
     with server_of(fake("serve()"), tmp_path, args=[f"--port={port}", "--port", str(port)]) as server:
         assert server.base_url == f"http://127.0.0.1:{port}/v1"
+
+
+class Foreign:
+    """A server of somebody else that answers /health and lists models, on loopback."""
+
+    def __init__(self, models: list[dict[str, str]]) -> None:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:  # noqa: N802
+                body = json.dumps({"data": models}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: object) -> None:
+                """Stay quiet."""
+
+        self._listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._listener.server_address[1]
+
+    def __enter__(self) -> "Foreign":
+        threading.Thread(target=self._listener.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown()
+        self._listener.server_close()
+
+
+def test_a_server_of_somebody_else_at_the_named_port_does_not_pass_for_ours(fake: Fake, tmp_path: Path) -> None:
+    with Foreign([{"id": "model"}]) as other:
+        server = server_of(fake("time.sleep(600)"), tmp_path, args=["--port", "1", "--port", str(other.port)])
+        with pytest.raises(InferenceError, match=f"the port {other.port} is in use"):
+            server.__enter__()
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(("root", "ours"), [("org/model", True), ("org/other", False)])
+def test_a_server_that_took_the_port_in_between_is_known_by_its_weights(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str, ours: bool
+) -> None:
+    with Foreign([{"id": "model", "root": root}]) as other:
+        monkeypatch.setattr("synth.inference.server.free_port", lambda: other.port)
+        server = server_of(fake("time.sleep(600)"), tmp_path, startup_timeout=2)
+        if ours:
+            with server:
+                server.check()
+        else:
+            with pytest.raises(InferenceError, match="not ready after 2 s"):
+                server.__enter__()
+
+
+def test_a_server_that_asks_for_a_key_of_the_users_choice_is_asked_with_it(fake: Fake, tmp_path: Path) -> None:
+    script = """
+class Locked(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        allowed = self.path == "/health" or self.headers["Authorization"] == "Bearer hush"
+        body = json.dumps({"data": [{"id": "model"}]} if allowed else {}).encode()
+        self.send_response(200 if allowed else 401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(option("--port"))), Locked).serve_forever()
+"""
+    with server_of(fake(script), tmp_path, args=["--api-key", "hush"], startup_timeout=20) as server:
+        assert server.api_key == "hush"
+    with server_of(fake(script), tmp_path, args=["--api-key=hush"], startup_timeout=20) as server:
+        assert server.api_key == "hush"
+
+
+def test_a_process_that_cannot_be_started_is_an_inference_error(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = server_of(fake("serve()"), tmp_path)
+    monkeypatch.setattr("synth.inference.server.is_cpu_build", lambda python: True)
+    monkeypatch.setattr("synth.inference.server.sys.executable", str(tmp_path / "no-python"))
+    with pytest.raises(InferenceError, match="no process can be started"):
+        server.__enter__()
+
+
+def test_a_health_check_that_is_not_answered_in_time_is_no_dead_engine(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server_of(fake("serve()"), tmp_path) as server:
+        monkeypatch.setattr("synth.inference.server._CHECK_TIMEOUT", 0.5)
+        api = pids(tmp_path)[0]
+        os.kill(api, signal.SIGSTOP)
+        try:
+            server.check()
+        finally:
+            os.kill(api, signal.SIGCONT)
 
 
 def test_a_dead_engine_behind_an_answering_port_is_found_by_check(fake: Fake, tmp_path: Path) -> None:
@@ -380,8 +474,10 @@ def test_a_cpu_build_gets_a_cache_size_and_one_process_unless_the_user_says_othe
 
 
 def test_a_shown_command_hides_the_values_of_secret_flags() -> None:
-    command = ["python", "--api-key", "a", "--hf-token=b", "--model", "m", "--ssl-keyfile-password", "c"]
-    assert shown_command(command) == "python --api-key *** --hf-token=*** --model m --ssl-keyfile-password ***"
+    command = ["python", "--api-key", "a", "b", "--hf-token=b", "--model", "m", "--ssl-keyfile-password", "c"]
+    assert shown_command(command) == "python --api-key *** *** --hf-token=*** --model m --ssl-keyfile-password ***"
+    plain = ["--tokenizer", "t", "--max-num-batched-tokens", "8", "--tokenizer-mode=slow", "--ssl-keyfile", "k.pem"]
+    assert shown_command(plain) == " ".join(plain)
 
 
 @pytest.fixture

@@ -39,6 +39,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
         if self.path == "/health":
+            if mode == "mute" and calls:
+                time.sleep(0.5)
             self.send(503 if mode == "dead" and calls > after else 200, b"")
         elif self.path == "/metrics" and mode != "bare":
             self.send(200, b'vllm:generation_tokens_total{{engine="0"}} %d\\n' % tokens)
@@ -58,8 +60,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             time.sleep(600)
         if mode == "dead" and calls > after:
             return self.send(500, b'{{"error": {{"message": "EngineCore encountered an issue"}}}}')
-        for _ in range(12 if mode == "slow" else 2):
-            time.sleep(0.2 if mode == "slow" else 0.02)
+        for _ in range(12 if mode in ("slow", "mute") else 2):
+            time.sleep(0.2 if mode in ("slow", "mute") else 0.02)
             tokens += 1
         choice = {{"message": {{"content": "re: " + text}}, "finish_reason": "stop"}}
         self.send(200, json.dumps({{"choices": [choice]}}).encode())
@@ -170,6 +172,50 @@ async def test_a_restart_that_fails_counts_and_names_its_cause(supervise: Superv
     async with supervise("exit:3 broken", restarts=2) as endpoint:
         ends = await asyncio.gather(*(end_of(endpoint, f"call {n}") for n in range(10)))
     assert sum("there is not enough memory" in end for end in ends) >= 7
+
+
+async def test_a_restart_that_the_system_refuses_is_tried_again_and_says_why(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with supervise("exit:3 ok", restarts=2) as endpoint:
+        real = VLLMServer.__enter__
+
+        def refused(server: VLLMServer) -> VLLMServer:
+            raise OSError(12, "Cannot allocate memory")
+
+        monkeypatch.setattr(VLLMServer, "__enter__", refused)
+        ends = await asyncio.wait_for(asyncio.gather(*(end_of(endpoint, f"call {n}") for n in range(8))), 60)
+        assert sum("Cannot allocate memory" in end for end in ends) >= 5
+        monkeypatch.setattr(VLLMServer, "__enter__", real)
+
+
+async def test_a_watch_that_breaks_tells_every_call_why(supervise: Supervise, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(server: VLLMServer) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with supervise("stall", check_every=0.5) as endpoint:
+        monkeypatch.setattr(VLLMServer, "check", broken)
+        end = await asyncio.wait_for(_later(endpoint), 30)
+    assert "can't start new thread" in end
+
+
+async def _later(endpoint: SupervisedServer) -> str:
+    """Return how a call ends that is made when the watch is over."""
+    while endpoint.stats().endpoints_up:
+        await asyncio.sleep(0.05)
+    return await end_of(endpoint, "x")
+
+
+async def test_a_server_that_is_too_busy_for_health_is_let_alone_while_it_works(
+    supervise: Supervise, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("synth.inference.server._CHECK_TIMEOUT", 0.1)
+    async with supervise("mute ok", stall_seconds=1.0) as endpoint:
+        assert await asyncio.gather(*(end_of(endpoint, f"call {n}") for n in range(4))) == [
+            f"re: call {n}" for n in range(4)
+        ]
+        assert endpoint.stats().restarts == 0
+    assert told == []
 
 
 async def test_a_call_that_kills_the_server_ends_as_an_error_and_takes_no_other_with_it(

@@ -147,7 +147,7 @@ def by_vllm(
                 args=[*template, *extra, *args],
                 on_progress=on_progress,
             ) as server:
-                yield Running(_clients(server.base_url, served, weights, max_in_flight, None), server.check)
+                yield Running(_clients(server.base_url, served, weights, max_in_flight, server.api_key), server.check)
 
         return Service(weights, start)
 

@@ -87,6 +87,8 @@ class Usage:
 class Completion:
     """A model's reply. `finish_reason` is "stop", or "length" where `max_tokens` cut it off.
 
+    A reply of "length" without text is one that was cut off before the answer began: a reasoning model's, most likely.
+
     `logprobs` has each token's text and its log probability (natural, before sampling settings and schema); it is
     empty where the endpoint was not asked for it. `reasoning` is what a reasoning model thought before its
     answer; `text` and `logprobs` are the answer alone.
@@ -105,6 +107,11 @@ class Completion:
         Raises:
             InferenceError: the reply was cut off or is not JSON; the error quotes how it begins.
         """
+        if self.finish_reason == "length" and not self.text.strip():
+            raise InferenceError(
+                "the model used all of max_tokens before it began its answer",
+                fix="raise max_tokens, or switch its thinking off",
+            )
         if self.finish_reason == "length":
             raise InferenceError("the reply was cut off at max_tokens", fix="raise max_tokens")
         try:

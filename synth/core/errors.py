@@ -5,7 +5,7 @@ SynthError            anything this project raises on purpose; the CLI prints it
 ├── DocumentError     a document cannot be read
 ├── RecordError       a line of a JSONL file or a held-out file is wrong
 ├── InferenceError    a server or an endpoint failed
-│   └── RefusedError  it answered, and refuses this request
+│   └── RefusedError  the endpoint answered, and refuses this one request
 └── RunError          a run directory is missing, locked, full or inconsistent
 """
 
@@ -53,7 +53,7 @@ class InferenceError(SynthError):
 
 
 class RefusedError(InferenceError):
-    """The endpoint answered and refuses this request; asking again would not change it."""
+    """The endpoint answered and refuses this request; asking again would not change it, and other requests may pass."""
 
 
 class RunError(SynthError):

@@ -3,12 +3,15 @@
 import base64
 import ipaddress
 import re
+import urllib.parse
 import urllib.request
 
 import aiohttp
 import yarl
 
 from synth.core.errors import ConfigError
+
+_LONG_NAME = 12
 
 
 class Address:
@@ -51,7 +54,13 @@ class Address:
         self.shown = str(base.with_query(None).with_fragment(None))
         self._url = base
         sent = self._headers.get("Authorization", "").partition(" ")[2]
-        self._secrets = [s for s in (api_key, sent, url.password, *url.query.values()) if s]
+        # A short name before a password ("me") is no secret, and would tear holes into every error.
+        user = url.user if url.password is None or len(url.user or "") >= _LONG_NAME else None
+        plain = [s for s in (api_key, sent, user, url.password, *url.query.values()) if s]
+        raw = [s for s in (url.raw_password, url.raw_user if user else None) if s]
+        encoded = [form(s, safe="") for s in plain for form in (urllib.parse.quote, urllib.parse.quote_plus)]
+        # The longest first: one may hold another.
+        self._secrets = sorted({*plain, *raw, *encoded}, key=len, reverse=True)
 
     def session(self, limits: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
         """Return a new session for this endpoint; it sends JSON and the key, and keeps no cookies."""

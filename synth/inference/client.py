@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import enum
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +21,7 @@ from synth.inference.metrics import EngineMetrics, parse_metrics
 from synth.inference.payload import chat_body
 from synth.inference.replies import (
     RETRIED,
+    EndpointError,
     UnusableReplyError,
     completion_of,
     has_version,
@@ -37,8 +39,11 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 
 _FIRST_METRICS = 0.5
 _METRICS_EVERY = 2.0
+_NO_SUCH_PAGE = frozenset({*range(300, 400), 401, 403, 404, 405, 410})
+_SILENT = 3
 _METRICS_LIMITS = aiohttp.ClientTimeout(total=5)
 _OVERLOADED = frozenset({429, 503})
+_REFUSED_SCHEMAS = 2
 
 
 class _Form(enum.IntEnum):
@@ -55,8 +60,8 @@ class Client:
     Failed calls are tried again (`Tries`). A Retry-After holds back every call of this client, since they share
     the limit. How many calls run at once follows what the endpoint can take (`Limiter`). Where it refuses
     `response_format` with a JSON schema, it is asked for a JSON object, then for nothing, and the schema stands
-    in the last message; where it refuses log probabilities, they are not asked for. Nothing is logged and no
-    error shows the key.
+    in the last message; so it is for that schema, and for all once two were refused and none accepted. Where it
+    refuses log probabilities, they are not asked for. Nothing is logged and no error shows the key.
 
     Args:
         base_url: the endpoint up to `/v1`; `user:password@` in it is sent as basic authentication.
@@ -107,6 +112,7 @@ class Client:
         self._limiter = Limiter(max_in_flight, least=min_in_flight, start=start_in_flight)
         self._logprobs, self._lacks_logprobs = logprobs, False
         self._form, self._form_works = _Form.JSON_SCHEMA, False
+        self._forms: dict[bytes, _Form] = {}  # of schemas that were refused in the form for all
         self._not_before = 0.0
         self._answered = self._retries = 0
         self._metrics: EngineMetrics | None = None
@@ -197,14 +203,15 @@ class Client:
             InferenceError: no answer came after all retries, or the endpoint refuses the request.
         """
         tries: Tries | None = None
+        answered = self._answered
         while True:
-            answered = self._answered
             try:
                 return await self.attempt(request)
             except TryAgainError as failure:
                 if tries is None:
                     tries = Tries(self._retries_allowed, self._timeout)
                 pause = tries.failed(failure, self._address.shown, progress=self._answered > answered)
+                answered = self._answered
             self._retries += 1
             await asyncio.sleep(pause)
 
@@ -243,7 +250,7 @@ class Client:
         """Return what the engine says of itself now; None where it does not answer or says nothing.
 
         Raises:
-            LookupError: the endpoint has no such page.
+            LookupError: the endpoint has no such page, or one that is not vLLM's.
         """
         session = self._session
         if session is None:
@@ -253,6 +260,8 @@ class Client:
                 page = await _read(response, self._address.shown, self._stall_timeout, self._waits)
         except (aiohttp.ClientError, TimeoutError, OSError, InferenceError):
             return None
+        if response.status not in {200, *_NO_SUCH_PAGE}:
+            return None
         metrics = parse_metrics(page) if response.status == 200 else None
         if metrics is None:
             raise LookupError(f"no metrics of vLLM at {self._address.shown}")
@@ -260,7 +269,7 @@ class Client:
         return metrics
 
     async def _poll(self) -> None:
-        pause = _FIRST_METRICS
+        pause, silent = _FIRST_METRICS, 0
         while True:
             await asyncio.sleep(pause)
             pause = _METRICS_EVERY
@@ -269,9 +278,13 @@ class Client:
             try:
                 metrics = await self.read_metrics()
             except LookupError:
+                self._limiter.observe_no_more()
                 return
+            silent = 0 if metrics is not None else silent + 1
             if metrics is not None:
                 self._limiter.observe(metrics.running, metrics.waiting)
+            elif silent == _SILENT:  # what it said last holds no longer
+                self._limiter.observe_no_more()
 
     def _payload(self, request: ChatRequest, form: _Form, logprobs: bool) -> bytes:
         payload, schema = chat_body(request, self._served, logprobs=logprobs), request.schema
@@ -288,7 +301,8 @@ class Client:
     async def _ask(self, request: ChatRequest) -> Completion:
         """Send once, and again at once where the endpoint lacks a part of what was asked for."""
         address = self._address
-        form, logprobs = self._form, (self._logprobs or request.sampling.logprobs) and not self._lacks_logprobs
+        form = self._form_for(request.schema)
+        logprobs = (self._logprobs or request.sampling.logprobs) and not self._lacks_logprobs
         while True:
             status, wait, body = await self._post(self._payload(request, form, logprobs))
             if status == 200:
@@ -300,22 +314,38 @@ class Client:
                 logprobs, self._lacks_logprobs = False, True
             elif request.schema is not None and form < _Form.WORDS and lacks_format(status, message):
                 form = _Form(form + 1)
-                if not self._form_works:  # else it is this one schema that the endpoint does not take
-                    self._form = max(self._form, form)
+                self._ask_for_less(request.schema, form)
             else:
                 await self._refuse(status, message)
         try:
-            completion = completion_of(body)
+            completion = completion_of(body, clean=address.clean)
         except UnusableReplyError as error:
             # `from None`: the cause quotes the reply before it was cleaned.
-            raise TryAgainError(address.clean(error.what), fix=error.fix) from None
+            raise TryAgainError(error.what, fix=error.fix) from None
         except InferenceError as error:
-            raise InferenceError(address.clean(error.what), where=address.shown, fix=error.fix) from None
+            raise type(error)(error.what, where=address.shown, fix=error.fix) from None
         if request.schema is None:
             return completion
         if form is self._form:
             self._form_works = True
         return completion if form is _Form.JSON_SCHEMA else _without_fence(completion)
+
+    def _form_for(self, schema: Mapping[str, Any] | None) -> _Form:
+        if schema is None or not self._forms:
+            return self._form
+        return max(self._form, self._forms.get(_digest(schema), self._form))
+
+    def _ask_for_less(self, schema: Mapping[str, Any], form: _Form) -> None:
+        """Remember that a schema was refused in a better form than `form`, and conclude for all where that is due.
+
+        A single refusal may be about the one schema: an endpoint that has JSON Schema does not take every keyword.
+        """
+        self._forms[_digest(schema)] = form
+        if self._form_works or form <= self._form:
+            return
+        if sum(other >= form for other in self._forms.values()) >= _REFUSED_SCHEMAS:
+            self._form = form
+            self._forms = {digest: other for digest, other in self._forms.items() if other > form}
 
     async def _post(self, payload: bytes) -> tuple[int, float | None, bytes]:
         session = self._session
@@ -414,7 +444,7 @@ def _raise_transport(error: Exception, address: Address) -> NoReturn:
     """Raise what a failure below HTTP means: TryAgainError, or InferenceError where trying is no use."""
     reason = address.clean(str(error))
     if isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
-        raise InferenceError(
+        raise EndpointError(
             f"the connection is not secure ({reason})",
             where=address.shown,
             fix="mend the server's certificate, or set SSL_CERT_FILE to your authority's",
@@ -433,6 +463,10 @@ def _schema_in_words(schema: Mapping[str, Any]) -> str:
         "\n\nAnswer with one JSON value and nothing else. It has to follow this JSON Schema:\n"
         + orjson.dumps(schema, option=orjson.OPT_NON_STR_KEYS).decode()
     )
+
+
+def _digest(schema: Mapping[str, Any]) -> bytes:
+    return hashlib.sha256(orjson.dumps(schema, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SORT_KEYS)).digest()
 
 
 def _without_fence(completion: Completion) -> Completion:

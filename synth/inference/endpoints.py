@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -125,7 +126,8 @@ async def find_teacher(specs: Sequence[str], *, served: str | None = None) -> Mo
 
 
 def _is_url(spec: str) -> bool:
-    return spec.startswith(("http://", "https://"))
+    # Of any scheme, however it is written: what is taken for a URL is never quoted whole, for it may hold a password.
+    return re.match(r"\s*[a-z][a-z0-9+.-]*://", spec, re.I) is not None
 
 
 def _only(spec: str, names: Sequence[str], served: str | None) -> str:

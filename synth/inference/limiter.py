@@ -151,6 +151,12 @@ class Limiter:
             self._set(self._limit + max(_SMALL_QUEUE, enough - waiting))
         self._let_in()
 
+    def observe_no_more(self) -> None:
+        """Go by the calls alone from now on: the engine does not say more of its queue."""
+        if self._metered:
+            self._metered = self._held = False
+            self._begin_window(self._clock())
+
     def _end_window(self) -> None:
         """Judge latency and rate over the last calls."""
         now = self._clock()
@@ -161,7 +167,8 @@ class Limiter:
         rate = _WINDOW / took
         self._quickest = min(self._quickest * (1 + _FORGET), latency)
         slow = latency > _SLOW * self._quickest
-        self._held = slow and rate < _NO_BETTER * self._best_rate
+        # With fewer calls in flight than at the best rate, a lower rate is no word about the endpoint.
+        self._held = slow and rate < _NO_BETTER * self._best_rate and load >= self._best_load
         if slow and rate < _WORSE * self._best_rate and load > self._best_load:
             self._cut(self._limit)
         if rate >= self._best_rate:

@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Self
 
 from synth.core.calls import ChatRequest, Completion, EndpointStats
-from synth.core.errors import ConfigError
+from synth.core.errors import ConfigError, RefusedError
 from synth.inference.client import Client
+from synth.inference.replies import EndpointError
 from synth.inference.tries import Tries, TryAgainError, spread
 
 _FIRST_ASIDE = 1.0
@@ -26,8 +27,9 @@ class Pool:
     Each call goes to the endpoint with the least load for what it can take. One where nobody listens, or that
     fails at least three calls in a row, and a quarter of those in flight, in a way of its own (broken
     connections, no reply in time, its own faults), is set aside, for longer each time; then one call tries it
-    again. The calls it failed go to the others at once. Where all are set aside, calls wait for the first to be
-    tried again, and each such wait counts as a try.
+    again. The calls it failed go to the others at once. So it is with one that takes no call of ours at all (a
+    wrong key, a model it does not have) while another may. Where all are set aside, calls wait for the first to
+    be tried again, and each such wait counts as a try.
 
     Args:
         clients: the endpoints, not yet open.
@@ -53,7 +55,6 @@ class Pool:
         self._retries_allowed, self._longest_wait = retries, longest_wait
         self._retries = self._answered = self._turn = 0
         self._shown = ", ".join(client.shown for client in clients)
-        self._last_failure: TryAgainError | None = None
         self._probe_ended = asyncio.Event()
         self._stack = AsyncExitStack()
 
@@ -93,26 +94,31 @@ class Pool:
         """Answer one request.
 
         Raises:
-            InferenceError: no answer came after all retries, or an endpoint refuses the request.
+            RefusedError: an endpoint refuses the request.
+            InferenceError: no answer came after all retries, or no endpoint takes our calls.
         """
         tries: Tries | None = None
         failed: _Member | None = None
         sent = passed_on = 0
+        answered = self._answered
         while True:
             member = self._choose(avoid=failed)
             if member is None:
                 if any(m.probed for m in self._members):
                     await self._probe_ended.wait()
                     continue
+                first = self._first_back()
+                if first.shut is not None:
+                    raise _again(first.shut)
                 if tries is None:
                     tries = Tries(self._retries_allowed, self._longest_wait)
-                assert self._last_failure is not None  # something set them aside
-                tries.failed(self._last_failure, self._shown)
-                await asyncio.sleep(spread(self._until_next()))
+                assert first.failure is not None  # it set the endpoint aside
+                tries.failed(first.failure, self._shown)
+                await asyncio.sleep(spread(max(0.05, first.until - time.monotonic())))
                 continue
             self._retries += sent > 0
             sent += 1
-            answered, probing = self._answered, member.aside
+            probing = member.aside
             if probing:
                 member.probed = True
             try:
@@ -120,13 +126,25 @@ class Pool:
             except TryAgainError as failure:
                 failed = member
                 member.failed(failure, self._longest_wait)
-                self._last_failure = failure
-                if (failure.unwell or member.aside) and passed_on < len(self._members) and self._another(member):
+                another = self._another(member)
+                if member.away and (not another or self._too_far(failure)):
+                    continue  # to another, or to wait for the first that comes back
+                if (failure.unwell or member.aside) and passed_on < len(self._members) and another:
                     passed_on += 1
                     continue
                 if tries is None:
                     tries = Tries(self._retries_allowed, self._longest_wait)
-                await asyncio.sleep(tries.failed(failure, self._shown, progress=self._answered > answered))
+                pause = tries.failed(failure, self._shown, progress=self._answered > answered)
+                answered = self._answered
+                await asyncio.sleep(pause)
+            except EndpointError as refusal:
+                failed = member
+                member.shut_us_out(refusal)
+                if all(m.shut is not None for m in self._members):
+                    raise
+            except RefusedError:
+                member.well()
+                raise
             else:
                 member.well()
                 self._answered += 1
@@ -157,8 +175,17 @@ class Pool:
     def _another(self, member: "_Member") -> bool:
         return any(other.open and other is not member for other in self._members)
 
-    def _until_next(self) -> float:
-        return max(0.05, min(member.until for member in self._members) - time.monotonic())
+    def _too_far(self, failure: TryAgainError) -> bool:
+        return failure.wait is not None and failure.wait > self._longest_wait
+
+    def _first_back(self) -> "_Member":
+        """Return the endpoint that is tried again first, one that takes our calls if there is any."""
+        return min(self._members, key=lambda member: (member.shut is not None, member.until))
+
+
+def _again(error: EndpointError) -> EndpointError:
+    """Return the error for another call: one that is raised twice would carry both tracebacks."""
+    return EndpointError(error.what, where=error.where, fix=error.fix)
 
 
 class _Member:
@@ -169,6 +196,8 @@ class _Member:
         self.aside = False
         self.probed = False
         self.until = 0.0
+        self.shut: EndpointError | None = None
+        self.failure: TryAgainError | None = None
         self._failures = 0
         self._pause = _FIRST_ASIDE
 
@@ -177,13 +206,25 @@ class _Member:
         """Whether a call may go there; one at a time while it is being tried again."""
         return not self.aside or (not self.probed and time.monotonic() >= self.until)
 
+    @property
+    def away(self) -> bool:
+        """Whether it is set aside and its time has not come."""
+        return self.aside and time.monotonic() < self.until
+
     def well(self) -> None:
         """Take note of an answer."""
-        self.aside, self._failures, self._pause = False, 0, _FIRST_ASIDE
+        self.aside, self.shut, self._failures, self._pause = False, None, 0, _FIRST_ASIDE
+
+    def shut_us_out(self, refusal: EndpointError) -> None:
+        """Take note that no call of ours is taken, and set the endpoint aside: a key or a model may still come."""
+        self.shut = refusal
+        if not self.away:
+            self._set_aside()
 
     def failed(self, failure: TryAgainError, longest_wait: float) -> None:
         """Take note of a failed try, and set the endpoint aside where that is called for."""
         now = time.monotonic()
+        self.failure, self.shut = failure, None
         if failure.wait is not None and failure.wait > longest_wait:
             self.aside, self.until = True, now + failure.wait
             return
@@ -193,5 +234,8 @@ class _Member:
         if self.aside and now < self.until:  # of the calls that were in flight when it was set aside
             return
         if failure.refused or self._failures >= max(_FAILURES_IN_A_ROW, self.client.in_flight // _SHARE_IN_FLIGHT):
-            self.aside, self.until = True, now + spread(self._pause)
-            self._pause = min(_LONGEST_ASIDE, 2 * self._pause)
+            self._set_aside()
+
+    def _set_aside(self) -> None:
+        self.aside, self.until = True, time.monotonic() + spread(self._pause)
+        self._pause = min(_LONGEST_ASIDE, 2 * self._pause)

@@ -3,18 +3,19 @@
 import email.utils
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 
 from synth.core.calls import Completion, Usage
-from synth.core.errors import InferenceError
+from synth.core.errors import InferenceError, RefusedError
 
 # What a server asks us to try again: timeouts, conflicts, rate limits and its own faults.
 RETRIED = frozenset({408, 409, 429, *range(500, 600)})
 
 _QUOTED = 300
+_READ_OF_ERROR = 256 * 1024
 _TOO_LONG = re.compile(r"context.?length|max_model_len|maximum model length|too many tokens|too long", re.I)
 
 
@@ -22,49 +23,66 @@ class UnusableReplyError(InferenceError):
     """A reply of the right status that holds no completion; asking again may help."""
 
 
+class EndpointError(InferenceError):
+    """The endpoint takes no call of ours at all: a wrong key, address or model name, or no secure connection."""
+
+
 _OPENED, _CLOSED = "<think>", "</think>"
 _FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```\s*", re.S | re.I)
+# A 400 that speaks of the key, the account or the model's name is no word about the request.
+_NOT_THE_REQUEST = re.compile(
+    r"api.?key|credit balance|model\b.{0,80}\b(does not exist|not found)|unknown model|no such model", re.I
+)
 # What servers without it say of `response_format`, of the grammar behind it and of log probabilities.
 _NO_FORMAT = re.compile(r"response_format|json_schema|json.?schema|guided|structured.?output|grammar", re.I)
 _NO_LOGPROBS = re.compile(r"log.?prob", re.I)
 
 
-def completion_of(body: bytes, key: str = "") -> Completion:
+def completion_of(body: bytes, key: str = "", clean: Callable[[str], str] = str) -> Completion:
     """Read the body of a 200 reply; what a reasoning model thought is split off its text.
 
     The thoughts come in a field of their own (`reasoning_content` or `reasoning`), or in a `<think>` block
-    before the answer, of which only the end is there where the chat template wrote the beginning.
+    before the answer, of which only the end is there where the chat template wrote the beginning. Where no answer
+    followed them, or max_tokens ended before it began, the text is empty and the finish reason "length": the
+    tokens were paid for and have to be counted.
+
+    Args:
+        body: the reply.
+        key: the completion's key.
+        clean: takes secrets out of a text; used before the text is shortened for an error, for half a secret
+            would not be known again.
 
     Raises:
         UnusableReplyError: it is not JSON or has no choices.
-        InferenceError: the model refused, called a tool, or wrote nothing.
+        RefusedError: the model or its provider refused, or the model called a tool.
+        InferenceError: it wrote nothing.
     """
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise UnusableReplyError(
-            f"the reply is not JSON: {quote(body)}", fix="check that the URL is an OpenAI-compatible endpoint"
+            f"the reply is not JSON: {quote(body, clean)}", fix="check that the URL is an OpenAI-compatible endpoint"
         ) from error
     choices = data.get("choices") if isinstance(data, dict) else None
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise UnusableReplyError(f"the reply has no choices: {quote(message_of(body))}")
+        raise UnusableReplyError(f"the reply has no choices: {quote(message_of(body), clean)}")
     choice = choices[0]
     message = choice.get("message")
     message = message if isinstance(message, dict) else {}
     finish = str(choice.get("finish_reason") or "stop")
     text = _text(message.get("content"))
-    if text is None:
-        raise _no_text(message, finish)
     thought = message.get("reasoning_content") or message.get("reasoning")
     reasoning = thought if isinstance(thought, str) else ""
     logprobs = _logprobs(choice) if choice.get("logprobs") else ()
-    if _CLOSED in text or _OPENED in text:
+    if text is not None and (_CLOSED in text or _OPENED in text):
         inside, text = _split_thoughts(text)
         reasoning = "\n".join(part for part in (reasoning, inside) if part)
+    if text is None or not text.strip():
+        _require_answer(message, finish, clean, has_text=text is not None, thought=bool(reasoning))
+        if reasoning or text is None:
+            text, finish, logprobs = "", "length", ()
     if reasoning:
         logprobs = _after_thoughts(logprobs)
-        if not text.strip():
-            raise _no_text({"reasoning": reasoning}, finish)
     counts = data.get("usage")
     usage = _usage(counts if isinstance(counts, dict) else {})
     return Completion(text, finish, usage, key, logprobs, reasoning)
@@ -80,8 +98,9 @@ def _split_thoughts(text: str) -> tuple[str, str]:
         inside, closed, answer = begun[len(_OPENED) :].partition(_CLOSED)
         return (inside.strip(), answer.lstrip()) if closed else (begun[len(_OPENED) :].strip() or "…", "")
     inside, closed, answer = text.partition(_CLOSED)
-    # Templates that open the block in the prompt leave the closing tag alone, at the end or the beginning of a line.
-    alone = closed and _OPENED not in inside and (not inside or inside.endswith("\n") or answer[:1] in {"", "\n"})
+    # Templates that open the block in the prompt leave the closing tag alone, at the beginning of a line. Elsewhere
+    # it is the answer's own, unless the answer proper is JSON.
+    alone = closed and _OPENED not in inside and (not inside.strip() or inside.endswith("\n") or _is_json(answer))
     if not alone or (begun[:1] in {"{", "["} and _is_json(text)):
         return "", text
     return inside.strip(), answer.lstrip()
@@ -145,24 +164,25 @@ def _usage(counts: Mapping[str, Any]) -> Usage:
     return Usage(count("prompt_tokens"), count("completion_tokens"))
 
 
-def _no_text(message: Mapping[str, Any], finish: str) -> InferenceError:
+def _require_answer(
+    message: Mapping[str, Any], finish: str, clean: Callable[[str], str], *, has_text: bool, thought: bool
+) -> None:
+    """Raise what a reply without an answer means, unless its tokens ended before the answer began."""
     refusal = message.get("refusal")
     if refusal:
-        return InferenceError(f"the model refused: {quote(str(refusal))}", fix="drop or reword this passage")
+        raise RefusedError(f"the model refused: {quote(str(refusal), clean)}", fix="drop or reword this passage")
     if message.get("tool_calls"):
-        return InferenceError("the model called a tool instead of writing text", fix="serve it without tools")
+        raise RefusedError("the model called a tool instead of writing text", fix="serve it without tools")
     if finish == "content_filter":
-        return InferenceError("the provider's content filter withheld the reply", fix="drop this passage")
-    if message.get("reasoning_content") or message.get("reasoning") or finish == "length":
-        return InferenceError(
-            "the model used all of max_tokens before it began its answer",
-            fix="raise max_tokens, or switch its thinking off",
-        )
-    return InferenceError(f"the reply has no text (finish_reason {finish!r})")
+        raise RefusedError("the provider's content filter withheld the reply", fix="drop this passage")
+    if not (has_text or thought or finish == "length"):
+        raise InferenceError(f"the reply has no text (finish_reason {finish!r})")
 
 
 def refusal_of(status: int, message: str, *, where: str, served: str, listed: str) -> InferenceError:
     """Return the error for a status that asking again would not change.
+
+    It is a RefusedError where the request is at fault, and an EndpointError where every request would be refused.
 
     Args:
         status: the HTTP status.
@@ -173,26 +193,28 @@ def refusal_of(status: int, message: str, *, where: str, served: str, listed: st
     """
     said = f" ({quote(message)})" if message else ""
     if status in {401, 403}:
-        return InferenceError(
+        return EndpointError(
             f"the endpoint answers {status}: it does not accept the key{said}",
             where=where,
             fix="set SYNTH_API_KEY (or OPENAI_API_KEY) in the environment",
         )
     if 300 <= status < 400:
-        return InferenceError(f"the endpoint redirects{said}", where=where, fix="give the URL it leads to")
+        return EndpointError(f"the endpoint redirects{said}", where=where, fix="give the URL it leads to")
     if status == 404 and not has_version(where):
-        return InferenceError(
+        return EndpointError(
             f"there is no chat endpoint at this address{said}", where=where, fix="the URL should end in /v1"
         )
     if status == 404:
-        return InferenceError(f"the endpoint has no model {served!r}{said}", where=where, fix=listed or None)
+        return EndpointError(f"the endpoint has no model {served!r}{said}", where=where, fix=listed or None)
     if status == 413 or _TOO_LONG.search(message):
-        return InferenceError(
+        return RefusedError(
             f"the request is longer than the model's context{said}",
             where=where,
             fix="make the passages smaller, lower max_tokens, or serve the model with a longer context",
         )
-    return InferenceError(f"the endpoint answers {status}{said}", where=where)
+    about_request = status in {400, 422} and not _NOT_THE_REQUEST.search(message)
+    kind = RefusedError if about_request else EndpointError
+    return kind(f"the endpoint answers {status}{said}", where=where)
 
 
 def has_version(url: str) -> bool:
@@ -201,11 +223,11 @@ def has_version(url: str) -> bool:
 
 
 def message_of(body: bytes) -> str:
-    """Return the server's own words from an error's body, in whichever form it has."""
+    """Return the server's own words from an error's body, in whichever form it has; `quote` shortens them."""
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return body[: 4 * _QUOTED].decode(errors="replace").strip()
+        return body[:_READ_OF_ERROR].decode(errors="replace").strip()
     for _ in range(3):  # {"error": {"message": …}}, {"message": …}, {"error": …}, {"detail": …}
         if not isinstance(data, dict):
             break
@@ -213,16 +235,19 @@ def message_of(body: bytes) -> str:
     return data if isinstance(data, str) else orjson.dumps(data).decode()
 
 
-def quote(text: str | bytes) -> str:
-    """Return the beginning of a text on one line, for an error."""
+def quote(text: str | bytes, clean: Callable[[str], str] = str) -> str:
+    """Return the beginning of a text on one line, for an error, without what `clean` takes out."""
     if isinstance(text, bytes):
-        text = text[: 4 * _QUOTED].decode(errors="replace")
-    line = " ".join(text.split())
+        text = text[:_READ_OF_ERROR].decode(errors="replace")
+    line = " ".join(clean(text).split())
     return line if len(line) <= _QUOTED else f"{line[:_QUOTED]}…"
 
 
 def retry_after(header: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for (a number or a date), or None."""
+    """Return the seconds that a Retry-After header asks for (a number or a date), or None.
+
+    None also for no time and for a time that has passed: our own pause is the better guess then.
+    """
     if not header:
         return None
     try:
@@ -232,4 +257,4 @@ def retry_after(header: str | None) -> float | None:
             seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
         except (ValueError, OverflowError):
             return None
-    return max(0.0, seconds) if seconds < float("inf") else None
+    return seconds if 0 < seconds < float("inf") else None

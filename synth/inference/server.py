@@ -17,6 +17,9 @@ from synth.core.errors import InferenceError
 from synth.inference.vllm_command import (
     free_port,
     is_cpu_build,
+    is_free,
+    named_key,
+    named_model,
     named_port,
     server_command,
     server_environment,
@@ -90,6 +93,11 @@ class VLLMServer:
         return f"http://127.0.0.1:{self._port}/v1"
 
     @property
+    def api_key(self) -> str | None:
+        """The key that the server asks of callers, where `args` name one."""
+        return named_key(self._args)
+
+    @property
     def served(self) -> str:
         """The model's name over the wire; adapters go by their own names."""
         return self._served
@@ -125,7 +133,7 @@ class VLLMServer:
         self._stop()
 
     def check(self) -> None:
-        """Return if the engine lives.
+        """Return if the engine lives, or does not say in time.
 
         Raises:
             InferenceError: the server ended, or its port answers but the engine behind it does not.
@@ -137,6 +145,8 @@ class VLLMServer:
             raise self.failure("the vLLM server ended", guardian.returncode)
         try:
             status, _ = self._get("/health", _CHECK_TIMEOUT)
+        except TimeoutError:
+            return  # too busy to say: whether it does anything is for who counts its tokens to tell
         except (OSError, http.client.HTTPException) as error:
             code = guardian.poll()
             raise self.failure(f"the vLLM server does not answer ({error})", code) from error
@@ -144,7 +154,13 @@ class VLLMServer:
             raise self.failure(f"the engine is dead: /health answers {status}", guardian.poll())
 
     def _start(self, cpu: bool) -> None:
-        self._port = named_port(self._args) or free_port()
+        named = named_port(self._args)
+        if named is not None and not is_free(named):
+            raise InferenceError(
+                f"the port {named} is in use: another server listens there",
+                fix="stop that one, or name another --port in the server's arguments, or none",
+            )
+        self._port = named or free_port()
         command = server_command(
             self._model,
             python=self._python,
@@ -169,14 +185,21 @@ class VLLMServer:
             log.write(f"=== {stamp} starting: {shown_command(command)}\n".encode())
             log.flush()
             self._log_start = log.tell()
-            self._guardian = subprocess.Popen(
-                [sys.executable, "-I", str(_GUARDIAN), *command],
-                env=server_environment(self._model, cpu=cpu),
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            try:
+                self._guardian = subprocess.Popen(
+                    [sys.executable, "-I", str(_GUARDIAN), *command],
+                    env=server_environment(self._model, cpu=cpu),
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise InferenceError(
+                    f"no process can be started for the vLLM server ({error.strerror})",
+                    where=str(self._log_path),
+                    fix="free memory, or raise the limits on processes and open files",
+                ) from error
 
     def _wait_until_ready(self, deadline: float, *, last_try: bool) -> bool:
         """Return True when the model answers, False where another port should be tried."""
@@ -203,16 +226,19 @@ class VLLMServer:
             if self._get("/health", _PROBE_TIMEOUT)[0] != 200:
                 return False
             status, body = self._get("/v1/models", _PROBE_TIMEOUT)
-            names = {entry["id"] for entry in json.loads(body)["data"]} if status == 200 else set()
-        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+            roots = {e["id"]: e.get("root") for e in json.loads(body)["data"]} if status == 200 else {}
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError):
             return False
-        return {self._served, *self._adapters} <= names
+        # vLLM names the weights behind a name. One that took our port in between may serve others under it.
+        weights = str(named_model(self._args) or self._model)
+        return {self._served, *self._adapters} <= roots.keys() and roots[self._served] in {None, weights}
 
     def _get(self, path: str, timeout: float) -> tuple[int, bytes]:
         """Ask the server directly: no proxy of the environment stands between us and loopback."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout)
         try:
-            connection.request("GET", path)
+            key = self.api_key
+            connection.request("GET", path, headers={} if key is None else {"Authorization": f"Bearer {key}"})
             response = connection.getresponse()
             return response.status, response.read()
         finally:

@@ -131,10 +131,9 @@ class SupervisedServer:
             InferenceError: no answer came after all retries and restarts, or the server refuses the request.
         """
         tries: Tries | None = None
-        deaths = 0
+        deaths, answered = 0, self._answered
         while True:
             client, generation = await self._ready()
-            answered = self._answered
             try:
                 if deaths < _SUSPECT_AFTER:
                     completion = await client.attempt(request)
@@ -154,6 +153,7 @@ class SupervisedServer:
                 if tries is None:
                     tries = Tries(self._retries_allowed, self._timeout)
                 pause = tries.failed(failure, client.shown, progress=self._answered > answered)
+                answered = self._answered
                 self._retries += 1
                 await asyncio.sleep(pause)
             else:
@@ -212,8 +212,11 @@ class SupervisedServer:
                 looked.set()
 
     def _let_go(self, watching: asyncio.Task[None]) -> None:
-        """Let every call that waits for the watch find out that it is over."""
-        self._failure = self._failure or InferenceError("the endpoint is closed")
+        """Let every call that waits for the watch find out that it is over, and why."""
+        error = None if watching.cancelled() else watching.exception()
+        closed = InferenceError("the endpoint is closed" if error is None else _ended(error))
+        closed.__cause__ = error
+        self._failure = self._failure or closed
         self._up.set()
         self._looked.set()
 
@@ -246,6 +249,8 @@ class SupervisedServer:
                 await self._start()
             except InferenceError as error:
                 failure = error
+            except OSError as error:
+                failure = InferenceError(_ended(error), fix="free memory, disk space, processes or open files")
             else:
                 return
         await self._stop()
@@ -262,6 +267,7 @@ class SupervisedServer:
             self._server.served,
             model=self._model,
             revision=self._revision,
+            api_key=self._server.api_key,
             max_in_flight=self._max_in_flight,
             min_in_flight=self._min_in_flight,
             timeout=self._timeout,
@@ -280,6 +286,10 @@ class SupervisedServer:
         starting, self._starting = self._starting, None
         await asyncio.to_thread(self._server.__exit__, None, None, None)
         if starting is not None:
-            with contextlib.suppress(InferenceError):
+            with contextlib.suppress(InferenceError, OSError):  # told to who started it
                 await starting
             await asyncio.to_thread(self._server.__exit__, None, None, None)
+
+
+def _ended(error: BaseException) -> str:
+    return f"the vLLM server cannot be watched or started again ({type(error).__name__}: {error})"

