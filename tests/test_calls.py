@@ -4,7 +4,7 @@ from synth import ChatRequest, Completion, Message, Sampling, Usage
 
 LOGPROBS = (('{"evidence":"', -0.5), ("A", -4.0), ('","question":"', -0.0), ("Why", -0.2), ("?", -0.4))
 
-KEYS = ["7cefe0358d4e", "a9ed2020c632"]
+KEYS = ["28d378d72760", "7ef44f6b2cb6"]
 
 
 def test_confidence_is_the_mean_probability_of_what_was_written_after_a_text() -> None:
