@@ -218,7 +218,7 @@ async def test_a_request_that_fails_too_often_is_a_failed_call_in_quarantine(tmp
     second = await export_batch(run)
     assert second.requests == 1
     collected = await collect_batch(run, service.answer(second.files, harm))
-    assert collected.finished is not None and collected.finished.calls_failed == 1
+    assert collected.finished is not None and collected.finished.calls_declined == 1
     assert collected.finished.records == 11
     (row,) = lines(run.quarantine_path)
     assert "no answer in 2 tries; the last error: the service answers 400 (too long)" in str(row["reason"])
@@ -384,7 +384,7 @@ async def test_errors_without_an_id_are_counted_in_every_round(tmp_path: Path) -
         if collected.finished is None:
             exported = await export_batch(run)
             assert exported.requests == 1
-    assert collected.finished is not None and collected.finished.calls_failed == 1
+    assert collected.finished is not None and collected.finished.calls_declined == 1
 
 
 async def test_an_error_of_one_copy_leaves_the_other_copy_alone(tmp_path: Path) -> None:
