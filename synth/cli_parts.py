@@ -12,7 +12,7 @@ from synth.core.console import notice, setting, stdout
 from synth.core.resources import resource
 from synth.core.runs import Run
 from synth.filter import FilterConfig, FilterSummary
-from synth.generate import GenerateSummary
+from synth.generate import GenerateConfig, GenerateSummary
 from synth.job import joined_options
 
 Heldout = Annotated[
@@ -21,6 +21,26 @@ Heldout = Annotated[
 ]
 Preset = Annotated[str | None, setting(FilterConfig, "preset")]
 Rule = Annotated[list[str] | None, setting(FilterConfig, "rule")]
+# Flags of the generate stage that several commands have.
+Generators = Annotated[list[str] | None, setting(GenerateConfig, "generator", "--generator")]
+PassageChars = Annotated[int | None, setting(GenerateConfig, "passage_chars")]
+PassageTokens = Annotated[int | None, setting(GenerateConfig, "passage_tokens")]
+MaxPassages = Annotated[int | None, setting(GenerateConfig, "max_passages")]
+ShardOf = Annotated[str | None, setting(GenerateConfig, "shard")]
+Temperature = Annotated[float | None, setting(GenerateConfig, "temperature")]
+TopP = Annotated[float | None, setting(GenerateConfig, "top_p")]
+MaxTokens = Annotated[int | None, setting(GenerateConfig, "max_tokens")]
+Seed = Annotated[int | None, setting(GenerateConfig, "seed")]
+GeneratorOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="NAME.KEY=VALUE", help="A generator's own setting. May be repeated."),
+]
+TokenizerOf = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer", metavar="MODEL", help="Whose tokens --passage-tokens counts, where the teacher's are not known."
+    ),
+]
 ValidationShare = Annotated[float | None, setting(FilterConfig, "validation_share")]
 
 
