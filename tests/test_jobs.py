@@ -228,11 +228,11 @@ jobs:
     first, second, third = (named.job for named in await read_jobs(write(tmp_path / "jobs.yaml", text)))
     assert first.generate.generator == ("qa",) and (first.generate.seed, first.generate.max_tokens) == (5, 80)
     assert first.generate.options == {"qa": {"pairs_per_passage": 2, "evidence": "index"}, "x": {"y": 1}}
-    assert first.filter is not None and (first.filter.preset, first.filter.seed) == ("extractive", 9)
-    assert second.filter is None and second.generate.seed == 4
+    assert first.filter and (first.rules.preset, first.rules.seed) == ("extractive", 9)
+    assert not second.filter and second.generate.seed == 4
     # The bundled model brings its own settings, which the file overrides.
     assert (third.generate.passage_chars, third.generate.max_tokens) == (450, 99)
-    assert third.filter is not None and third.filter.rule == ("confidence >= 0.86",)
+    assert third.filter and third.rules.rule == ("confidence >= 0.86",)
 
 
 class Opened:
