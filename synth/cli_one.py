@@ -39,6 +39,7 @@ from synth.job import (
     Job,
     JobResult,
     calm_collector,
+    check_flags,
     check_number,
     joined_options,
     judge_of,
@@ -185,6 +186,7 @@ def generate_command(
         stall_seconds=stall_seconds,
         vllm_args=tuple(vllm_arg or ()),
     )
+    check_flags(job)
     # `module:name` means a module in the folder where the user stands, as `python -m` has it.
     sys.path.insert(0, "")
     if teachers == (BUNDLED,) and not quiet:

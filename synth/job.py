@@ -70,6 +70,15 @@ def check_job(job: Job) -> HeldoutSet | None:
     """
     sealed = load_heldout(job.heldout) if job.heldout is not None else None
     decide([], job.rules, sealed)
+    return sealed
+
+
+def check_flags(job: Job) -> None:
+    """Refuse what the user wrote where it would do nothing.
+
+    Raises:
+        ConfigError: a model's name without an endpoint, or arguments for vLLM with one.
+    """
     remote = any(spec.startswith(("http://", "https://")) for spec in job.teacher)
     if job.teacher_model is not None and not remote:
         raise ConfigError(
@@ -79,7 +88,6 @@ def check_job(job: Job) -> HeldoutSet | None:
         raise ConfigError(
             "these are for a server that synth starts", where="--vllm-arg", fix="set them at the endpoint"
         )
-    return sealed
 
 
 def settings_of(job: Job) -> GenerateConfig:

@@ -24,7 +24,7 @@ from synth import (
 from synth.core.errors import RefusedError
 from synth.core.schemas import fault_of
 from synth.filter import FilterConfig
-from synth.job import Job, check_job, settings_of
+from synth.job import Job, check_flags, settings_of
 from tests.test_generate import big_folder, lines, pair, run_it
 
 ASK = "from synth import Message, Record\n"
@@ -280,9 +280,9 @@ def test_a_rule_on_confidence_asks_for_log_probabilities() -> None:
 
 def test_flags_that_would_do_nothing_are_errors() -> None:
     with pytest.raises(ConfigError, match="--teacher-model: a model's name is for an endpoint"):
-        check_job(Job(("d",), Path("r"), GenerateConfig(), teacher=("models/x",), teacher_model="y"))
+        check_flags(Job(("d",), Path("r"), GenerateConfig(), teacher=("models/x",), teacher_model="y"))
     with pytest.raises(ConfigError, match="--vllm-arg"):
-        check_job(Job(("d",), Path("r"), GenerateConfig(), teacher=("http://h/v1",), vllm_args=("--x",)))
+        check_flags(Job(("d",), Path("r"), GenerateConfig(), teacher=("http://h/v1",), vllm_args=("--x",)))
 
 
 async def test_a_reply_that_was_cut_off_before_its_answer_is_counted_and_kept(tmp_path: Path, manuals: Path) -> None:
