@@ -170,7 +170,7 @@ def test_a_job_on_a_server_with_every_fault_ends_with_each_call_in_a_file_and_th
             return None
         return kinds[call // 10 % len(kinds)] if call % 10 == 0 else kinds[call % len(kinds)] if call % 3 == 0 else None
 
-    arguments = ["generate", folder, "--run", "r", "--no-filter", "--timeout", 2, "--retries", 2, "--max-in-flight", 16]
+    arguments = ["generate", folder, "--run", "r", "--no-filter", "--timeout", 1, "--retries", 2, "--max-in-flight", 16]
     with fault_server(plan) as server:
         done = command("synth", *arguments, "--teacher", server.url, "--json")
         assert done.returncode == 0, done.stderr

@@ -389,7 +389,7 @@ def test_a_stopped_validation_goes_on_and_repeats_at_most_the_calls_in_flight(
     def reply(body: dict[str, Any]) -> str:
         return f"{len(body['messages'][-1]['content'])} grams"
 
-    with stub_endpoint(reply, delay=0.12) as stub:
+    with stub_endpoint(reply, delay=0.3) as stub:
         process = start(run, heldout, stub.url)
         said = stop_when(stub.bodies, 40, process, how)
         asked = len(stub.bodies)
