@@ -11,20 +11,18 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import orjson
-
-from synth.core.calls import Endpoint, EndpointStats, Sampling
+from synth.core.calls import Endpoint, Sampling
 from synth.core.errors import ConfigError, InferenceError, Interrupted, RunError, SynthError
-from synth.core.jsonl import FileDigest, atomic_writer, digest_file
+from synth.core.jsonl import FileDigest, digest_file
 from synth.core.record_file import read_records
-from synth.core.records import Document, Passage, Record
+from synth.core.records import Document, Passage
 from synth.core.runs import Run, StageEntry
 from synth.documents.limits import Limits
 from synth.documents.readers import read_documents
@@ -32,11 +30,12 @@ from synth.documents.splitter import split_document
 from synth.documents.tokens import load_tokenizer
 from synth.generation.config import GenerateConfig
 from synth.generation.gate import Gate, Spent, price_of
-from synth.generation.ids import DistinctIds
+from synth.generation.output import OutputFiles
 from synth.generation.passages import PassageFile, Reading, write_passages
 from synth.generation.tally import Progress, Tally
-from synth.generation.units import FAILURES_IN_A_ROW, BrokenGenerator, Unit, UnitResult, UnitRunner, in_order
-from synth.generators.base import Generator, prepare
+from synth.generation.units import FAILURES_IN_A_ROW, BrokenGenerator, UnitRunner
+from synth.generation.work import Accept, Work
+from synth.generators.base import prepare
 from synth.generators.digest import generator_digest
 from synth.generators.find import find_generators
 from synth.inference.journal import Journal
@@ -47,14 +46,9 @@ __all__ = ["Accept", "GenerateConfig", "GenerateSummary", "Progress", "UnitsLeft
 STAGE = "generate"
 
 _TICK = 2.0  # seconds
-_REASONS = 1000
 
 # How long a passage is at most where the settings do not say: a page or so of a manual.
 PASSAGE_TOKENS, PASSAGE_CHARS = 300, 1200
-
-# Units in work or waiting for their turn to be written, for each call that may be in flight. More hide a slow
-# reply at the head of the line; fewer need less memory.
-AHEAD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +91,6 @@ class UnitsLeft(RunError):
     def __init__(self, run: Run, tally: Tally) -> None:
         super().__init__(f"{tally.units_left} of {tally.units} units of work are left", where=str(run.path))
         self.tally = tally
-
-
-Accept = Callable[[Sequence[Record]], int]
-"""Says how many of these records the filter would keep."""
 
 
 async def run_generate(
@@ -174,8 +164,8 @@ async def run_generate(
             gate = Gate(config, teacher_name, max_in_flight=max_in_flight, spent=spent, stop=stop, began=began)
             sampling = Sampling(config.temperature, config.top_p, config.max_tokens, logprobs=config.logprobs)
             runner = UnitRunner(endpoint, journal, sampling=sampling, seed=config.seed, gate=gate)
-            files = _Files(run, reading, tally)
-            work = _Work(runner, passages, generators, asked, config, files, stop, gate, max_in_flight, len(journal))
+            files = OutputFiles(run, reading, tally)
+            work = Work(runner, passages, generators, asked, config, files, stop, gate, max_in_flight, len(journal))
             work.on_progress, work.stats = on_progress, endpoint.stats
             stopped: SynthError | None = None
             with files.open():
@@ -311,169 +301,6 @@ def _nothing_came(run: Run, tally: Tally, reasons: Counter[str], cap: str | None
         where=str(run.quarantine_path),
         fix="read the quarantine file; a larger teacher or a simpler schema may be needed",
     )
-
-
-class _Files:
-    """records.jsonl and quarantine.jsonl while they are written, line by line, to take their places at the end."""
-
-    def __init__(self, run: Run, reading: Reading, tally: Tally) -> None:
-        self.tally = tally
-        self.reasons: Counter[str] = Counter()
-        self._run, self._reading = run, reading
-        self._records: IO[bytes] | None = None
-        self._quarantine: IO[bytes] | None = None
-        self._ids = DistinctIds()
-
-    @contextlib.contextmanager
-    def open(self) -> Iterator[None]:
-        """Write while the block runs; both files are whole or as they were."""
-        with (
-            atomic_writer(self._run.quarantine_path) as self._quarantine,
-            atomic_writer(self._run.records_path) as self._records,
-        ):
-            self._quarantine.writelines(map(_line, self._reading.refused))
-            yield
-
-    def fewer_than_before(self) -> bool:
-        """Whether the file that is there has more records than were written now."""
-        path = self._run.records_path
-        return path.is_file() and digest_file(path).rows > self.tally.records
-
-    def write(self, result: UnitResult) -> tuple[Record, ...]:
-        """Write what came of a unit and return its records with the ids that they have in the file."""
-        assert self._records is not None and self._quarantine is not None
-        records = tuple(map(self._ids.own, result.records))
-        self._records.writelines(_line(record.to_json()) for record in records)
-        self._quarantine.writelines(map(_line, result.quarantine))
-        for line in result.quarantine:
-            # Reasons quote what was wrong; the first ones say enough, and all of them would fill memory.
-            if line["reason"] in self.reasons or len(self.reasons) < _REASONS:
-                self.reasons[line["reason"]] += 1
-        self.tally.add(result)
-        return records
-
-
-def _line(row: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
-
-
-class _Work:
-    """Asks about the passages, once each or until enough is accepted, and writes what comes."""
-
-    def __init__(
-        self,
-        runner: UnitRunner,
-        passages: PassageFile,
-        generators: Sequence[Generator],
-        asked: Sequence[int],
-        config: GenerateConfig,
-        files: _Files,
-        stop: asyncio.Event,
-        gate: Gate,
-        max_in_flight: int,
-        journaled: int,
-    ) -> None:
-        self._runner, self._passages, self._generators, self._asked = runner, passages, generators, asked
-        self._config, self._files, self._stop, self._gate = config, files, stop, gate
-        self._ahead, self._journaled = AHEAD * max_in_flight, journaled
-        self._shown: tuple[int, int, int | None] | None = None
-        self.on_progress: Callable[[Progress], None] = lambda _: None
-        self.stats: Callable[[], EndpointStats] = EndpointStats
-        self._done = 0
-        self.wanting = False
-
-    async def once(self) -> None:
-        """Ask about each passage once."""
-        total = len(self._asked) * len(self._generators)
-        self._tell(0, total, ())
-        async for records in self._results(self._asked, 0):
-            self._tell(self._done, total, records)
-        self._end(total)
-
-    async def until(self, accept: Accept) -> None:
-        """Ask, in a seeded order and in waves, with new seeds each round, until enough is accepted."""
-        wanted = self._config.num_records
-        assert wanted is not None
-        order = list(self._asked)
-        random.Random(self._config.seed).shuffle(order)
-        found: list[Record] = []
-        accepted = 0
-        self.wanting = True
-        for number in range(self._config.max_rounds):
-            rest = order
-            while rest and accepted < wanted:
-                units = _wave(wanted, accepted, self._done)
-                wave, rest = _cut(rest, -(-units // len(self._generators)))
-                due = self._done + len(wave) * len(self._generators)
-                async for records in self._results(wave, number):
-                    found += records
-                    self._tell(min(accepted, wanted), wanted, records, accepted)
-                accepted = await asyncio.to_thread(accept, found)
-                self._tell(min(accepted, wanted), wanted, (), accepted)
-                if accepted < wanted and self._end(due):
-                    return
-            if accepted >= wanted:
-                self._files.tally.units_left = 0  # enough came, so nothing is missing
-                self.wanting = False
-                break
-
-    async def _results(self, indices: Iterable[int], number: int) -> AsyncIterator[tuple[Record, ...]]:
-        units = (Unit(self._passages[i], generator, number) for i in indices for generator in self._generators)
-        results = in_order(
-            units,
-            self._runner.run,
-            ahead=self._ahead,
-            stopped=self._stopped,
-        )
-        async with contextlib.aclosing(results):
-            async for result in results:
-                self._done += 1
-                yield self._files.write(result)
-
-    def _stopped(self) -> bool:
-        """Whether no unit is to be begun: at once after a stop; after a cap when the journal has given what it has."""
-        if self._gate.shut_down:
-            return True
-        return self._gate.cap is not None and self._files.tally.calls_replayed >= self._journaled
-
-    def tick(self) -> None:
-        """Tell again where the work is; calls in flight change although no unit ends."""
-        if self._shown is not None:
-            done, total, accepted = self._shown
-            self._tell(done, total, (), accepted)
-
-    def _tell(self, done: int, total: int, new: tuple[Record, ...], accepted: int | None = None) -> None:
-        self._shown = (done, total, accepted)
-        self.on_progress(
-            Progress(done, total, self._files.tally, new, accepted, self._gate.in_flight, self._gate.cost, self.stats())
-        )
-
-    def _end(self, due: int) -> bool:
-        """Whether a cap ended the work before `due` units were finished.
-
-        Raises:
-            Interrupted: the user did.
-        """
-        tally = self._files.tally
-        tally.units_left += due - self._done
-        if tally.units_left and self._stop.is_set():
-            raise Interrupted(
-                f"stopped after {due - tally.units_left} of {due} units of work; "
-                f"{tally.records} records so far are in records.jsonl",
-                fix="run the same command again: answered calls come from the journal",
-            )
-        return tally.units_left > 0
-
-
-def _cut(items: list[int], size: int) -> tuple[list[int], list[int]]:
-    return items[:size], items[size:]
-
-
-def _wave(wanted: int, accepted: int, units: int) -> int:
-    """Return how many units to do next: what is missing at the yield seen so far, and a tenth more."""
-    if not accepted:
-        return max(8, wanted // 4)
-    return max(8, int((wanted - accepted) * units / accepted * 1.1))
 
 
 def _summary(
