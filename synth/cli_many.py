@@ -45,7 +45,8 @@ from synth.core.runs import Run
 from synth.filter import FilterConfig, run_filter
 from synth.generate import GenerateConfig
 from synth.job import joined_options, parse_options, stop_on_signals
-from synth.jobs import JobOutcome, check_outcomes, read_jobs, run_jobs
+from synth.jobs import JobOutcome, check_outcomes, run_jobs
+from synth.jobs_file import read_jobs
 from synth.live import LiveView, duration
 from synth.merge import merge_runs
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from synth.core.jsonl import read_lines
-from synth.jobs import read_jobs
+from synth.jobs_file import read_jobs
 from tests.conftest import CHECKOUT, Command
 from tests.stub_endpoint import stub_endpoint
 from tests.test_cli import HELDOUT, big_folder

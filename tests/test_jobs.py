@@ -16,7 +16,8 @@ import pytest
 from synth import ConfigError, Endpoint, InferenceError, RunError, ScriptedTeacher
 from synth.core.errors import Interrupted
 from synth.core.jsonl import read_lines
-from synth.jobs import SharedTeacher, read_jobs, run_jobs
+from synth.jobs import SharedTeacher, run_jobs
+from synth.jobs_file import read_jobs
 from tests.conftest import CHECKOUT, Command
 from tests.stub_endpoint import stub_endpoint
 from tests.test_cli import HELDOUT, big_folder
