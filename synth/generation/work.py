@@ -105,7 +105,8 @@ class Work:
 
     def tick(self) -> None:
         """Tell again where the work is; calls in flight change although no unit ends."""
-        if self._shown is not None:
+        # Before the teacher is open there is nothing to tell, and its start has words of its own.
+        if self._shown is not None and self.stats().endpoints:
             done, total, accepted = self._shown
             self._tell(done, total, (), accepted)
 
