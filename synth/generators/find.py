@@ -84,7 +84,8 @@ def find_generators(specs: Sequence[str], options: Options = {}) -> list[Generat
     """Return the generators that `specs` name.
 
     Raises:
-        ConfigError: as `find_generator`, or options are given under a name that is no generator's and no modifier's.
+        ConfigError: as `find_generator`; options are given under a name that is no generator's and no modifier's; or
+            one under "*" is taken by none of `specs`.
             Those of a known one that is not among `specs` are let be: a config file may hold settings for both.
     """
     found = [find_generator(spec, options) for spec in specs]
