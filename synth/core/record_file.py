@@ -36,6 +36,7 @@ def check_record(record: Record, *, where: str) -> None:
 
 _NAMES = ("kind", "document_id", "passage_id", "generator")
 _KEYS = {*_NAMES, "id", "prompt", "completion", "context", "evidence", "scores", "decision", "provenance"}
+_JUDGED_KEYS = {*_KEYS, "judgements"}
 _ID = re.compile(r"[0-9a-f]{16}")
 _ROLES = frozenset(("system", "user", "assistant"))
 
@@ -49,7 +50,7 @@ def _plainly_valid(value: Any) -> bool:  # noqa: ANN401  (any JSON)
         evidence, decision, source = value["evidence"], value["decision"], value["provenance"]
         usage = source["usage"]
         return (
-            value.keys() == _KEYS
+            (value.keys() == _KEYS or (value.keys() == _JUDGED_KEYS and _plain_judgements(value["judgements"])))
             and _ID.fullmatch(value["id"]) is not None
             and all(type(value[key]) is str and value[key] for key in _NAMES)
             and type(value["context"]) is str
@@ -91,4 +92,18 @@ def _plain_messages(value: Any) -> bool:  # noqa: ANN401  (any JSON)
         type(value) is list
         and bool(value)
         and all(m.keys() == {"role", "content"} and m["role"] in _ROLES and type(m["content"]) is str for m in value)
+    )
+
+
+def _plain_judgements(value: Any) -> bool:  # noqa: ANN401  (any JSON)
+    return (
+        type(value) is list
+        and bool(value)
+        and all(
+            j.keys() == {"scorer", "model", "call_keys", "remark"}
+            and type(j["scorer"]) is type(j["model"]) is type(j["remark"]) is str
+            and bool(j["scorer"])
+            and _all_strings(j["call_keys"])
+            for j in value
+        )
     )

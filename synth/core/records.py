@@ -135,12 +135,33 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a model said when it was asked to score a record: who asked, which model, its calls and its words."""
+
+    scorer: str
+    model: str
+    call_keys: tuple[str, ...] = ()
+    remark: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the judgement as `{"scorer", "model", "call_keys", "remark"}`."""
+        keys = list(self.call_keys)
+        return {"scorer": self.scorer, "model": self.model, "call_keys": keys, "remark": self.remark}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Build the judgement from `{"scorer", "model", "call_keys", "remark"}`."""
+        return cls(data["scorer"], data["model"], tuple(data["call_keys"]), data["remark"])
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """A generated pair with its scores and its decision.
 
     `prompt` ends with a user turn, `completion` holds the assistant's; `context` is the text that the
     teacher saw. `more_evidence` are further quotations that the answer needs beside `evidence`. A score is
-    None where its scorer does not apply; `decision` is None before the filter ran.
+    None where its scorer does not apply; `judgements` say where the scores that a model gave come from;
+    `decision` is None before the filter ran.
     """
 
     id: str
@@ -156,6 +177,7 @@ class Record:
     decision: Decision | None = None
     provenance: Provenance = Provenance("", "")
     more_evidence: tuple[Evidence, ...] = ()
+    judgements: tuple[Judgement, ...] = ()
 
     @property
     def question(self) -> str:
@@ -258,6 +280,7 @@ class Record:
             # Left out where there is none, as it mostly is: older readers know no such key.
             **({"more_evidence": [e.to_json() for e in self.more_evidence]} if self.more_evidence else {}),
             "scores": dict(self.scores),
+            **({"judgements": [j.to_json() for j in self.judgements]} if self.judgements else {}),
             "decision": None
             if self.decision is None
             else {"keep": self.decision.keep, "reasons": list(self.decision.reasons)},
@@ -288,6 +311,7 @@ class Record:
             evidence=None if evidence is None else Evidence.from_json(evidence),
             more_evidence=tuple(map(Evidence.from_json, data.get("more_evidence", ()))),
             scores=dict(data["scores"]),
+            judgements=tuple(map(Judgement.from_json, data.get("judgements", ()))),
             decision=None if decision is None else Decision(decision["keep"], tuple(decision["reasons"])),
             provenance=Provenance(
                 teacher=source["teacher"],

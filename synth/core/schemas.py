@@ -19,6 +19,11 @@ def load_schema(name: str) -> dict[str, Any]:
     return schema
 
 
+def without_notes(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `schema` as it goes to the server: without what is only for people to read."""
+    return {key: value for key, value in schema.items() if key not in {"$schema", "$id", "title", "description"}}
+
+
 @cache
 def validator(name: str) -> Validator:
     """Return a compiled validator for schemas/`name`.schema.json."""

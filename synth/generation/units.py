@@ -5,7 +5,7 @@ import traceback
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from synth.core.calls import Sampling
 from synth.core.errors import ConfigError, InferenceError, RecordError, RunError, SynthError
@@ -16,6 +16,9 @@ from synth.generators.base import Generator, ReplyError
 from synth.inference.journal import Journal
 from synth.inference.lazy import LazyEndpoint
 from synth.inference.teacher import JournaledTeacher
+
+_Work = TypeVar("_Work")
+_Result = TypeVar("_Result")
 
 # So many units in a row without a reply mean that the teacher or the generator is broken, not that a passage is odd.
 FAILURES_IN_A_ROW = 16
@@ -157,17 +160,17 @@ class UnitRunner:
 
 
 async def in_order(
-    units: Iterable[Unit],
-    run: Callable[[Unit], Awaitable[UnitResult]],
+    units: Iterable[_Work],
+    run: Callable[[_Work], Awaitable[_Result]],
     *,
     ahead: int,
     stopped: Callable[[], bool] = lambda: False,
-) -> AsyncGenerator[UnitResult]:
+) -> AsyncGenerator[_Result]:
     """Yield the results in the order of `units`, at most `ahead` of them in work or waiting for their turn.
 
     When `stopped` says so, no new unit is begun; those in work are finished and yielded.
     """
-    window: deque[asyncio.Task[UnitResult]] = deque()
+    window: deque[asyncio.Future[_Result]] = deque()
     pending = iter(units)
     more = True
     try:

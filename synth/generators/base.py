@@ -1,14 +1,26 @@
-"""What a generator is, and what most of them do: ask for JSON, check it, and say which calls a record came from."""
+"""What a generator is, and what most of them do: ask for JSON, and say which calls a record came from."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from synth.core.calls import Completion, Sampling, Teacher
+from synth.core.asking import ReplyError, ask_json
+from synth.core.calls import Completion, Teacher
 from synth.core.errors import InferenceError
-from synth.core.records import Message, Passage, Provenance, Record, content_id
-from synth.core.schemas import fault_of
+from synth.core.records import Passage, Provenance, Record, content_id
+
+__all__ = [
+    "Generator",
+    "Preparing",
+    "ReplyError",
+    "as_reply_error",
+    "ask_json",
+    "came_from",
+    "pick",
+    "prepare",
+    "renamed",
+]
 
 
 @runtime_checkable
@@ -42,15 +54,6 @@ class Preparing(Protocol):
     def prepare(self, passages: Sequence[Passage]) -> None:
         """Take note of the passages; they may be read from disk at each access."""
         ...
-
-
-class ReplyError(InferenceError):
-    """A reply came and is of no use. `raw` is its text, kept in quarantine.jsonl; `call_keys` name the calls."""
-
-    def __init__(self, what: str, raw: str, *, fix: str | None = None, call_keys: Sequence[str] = ()) -> None:
-        super().__init__(what, fix=fix)
-        self.raw = raw
-        self.call_keys = tuple(call_keys)
 
 
 def prepare(generator: Generator, passages: Sequence[Passage]) -> None:
@@ -88,46 +91,6 @@ def renamed(record: Record, name: str, *more_prompts: str) -> Record:
         digest = hashlib.sha256(" ".join([source.prompt_sha256, *more_prompts]).encode()).hexdigest()
         source = replace(source, prompt_sha256=digest)
     return replace(record, id=content_id(name, record.id), generator=name, provenance=source)
-
-
-async def ask_json(
-    teacher: Teacher,
-    messages: Sequence[Message],
-    schema: Mapping[str, Any],
-    *,
-    sampling: Sampling | None = None,
-) -> tuple[Any, Completion]:
-    """Ask for a reply that follows `schema` and return it parsed, with the completion that held it.
-
-    The endpoint constrains decoding to the schema where it can; the reply is checked all the same, and
-    one that fails is asked for once more with the fault named. A reply cut off at `max_tokens` is not:
-    it would be cut off again.
-
-    Raises:
-        ReplyError: the reply was cut off, or neither reply follows the schema.
-    """
-    completion = await teacher.chat(messages, schema=schema, sampling=sampling)
-    fault = _fault(completion, schema)
-    if fault is None:
-        return completion.json(), completion
-    if completion.finish_reason != "length":
-        repair = Message(
-            "user",
-            f"{messages[-1].content}\n\nYour last reply was of no use: {fault}. Reply with the JSON alone.",
-        )
-        completion = await teacher.chat([*messages[:-1], repair], schema=schema, sampling=sampling)
-        fault = _fault(completion, schema)
-        if fault is None:
-            return completion.json(), completion
-    raise ReplyError(fault, completion.text, call_keys=(completion.key,))
-
-
-def _fault(completion: Completion, schema: Mapping[str, Any]) -> str | None:
-    try:
-        value = completion.json()
-    except InferenceError as error:
-        return error.what
-    return fault_of(value, schema)
 
 
 def as_reply_error(error: InferenceError) -> ReplyError:

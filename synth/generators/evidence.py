@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from synth.core.prompts import harmless
 from synth.core.records import Passage
+from synth.core.schemas import without_notes
 from synth.core.sentences import Sentence, split_sentences
 from synth.generators.base import ReplyError
 from synth.generators.examples import Example, shown_examples
@@ -97,11 +98,6 @@ def with_choice(schema: Mapping[str, Any], path: Sequence[str], choice: Choice) 
     A schema without that field comes back as it is, without the notes for people.
     """
     return without_notes(_replaced(schema, path, choice.schema()))
-
-
-def without_notes(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `schema` as it goes to the server: without what is only for people to read."""
-    return {key: value for key, value in schema.items() if key not in {"$schema", "$id", "title", "description"}}
 
 
 def _replaced(schema: Mapping[str, Any], path: Sequence[str], field: dict[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from synth.core.calls import Teacher
 from synth.core.errors import InferenceError
 from synth.core.prompts import load_template
 from synth.core.records import Passage, Record
-from synth.core.schemas import load_schema
+from synth.core.schemas import load_schema, without_notes
 from synth.generators.base import ReplyError, as_reply_error, ask_json, came_from, pick
-from synth.generators.evidence import about, without_notes
+from synth.generators.evidence import about
 from synth.generators.examples import Example, copies_example
 from synth.generators.lexical import same_words
 
