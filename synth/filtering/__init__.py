@@ -1,0 +1,1 @@
+"""The filter stage's parts: one file each. synth/filter.py puts them together."""
