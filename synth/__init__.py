@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from synth.core.prompts import fence
     from synth.core.records import Decision, Document, Evidence, Message, Passage, Provenance, Record
     from synth.core.runs import Run
-    from synth.filter import FilterConfig, FilterSummary, decide, run_filter
+    from synth.filter import decide, run_ablate, run_filter
+    from synth.filtering.ablate import Ablation
+    from synth.filtering.config import FilterConfig
+    from synth.filtering.explain import Story, explain
+    from synth.filtering.ledger import FilterSummary
+    from synth.filters.base import Scorer
     from synth.generate import GenerateConfig, GenerateSummary, run_generate
     from synth.generators.base import Generator, ReplyError, ask_json
     from synth.generators.examples import Example, load_examples
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from synth.inference.scripted import ScriptedTeacher
 
 __all__ = [
+    "Ablation",
     "ChatRequest",
     "Completion",
     "ConfigError",
@@ -56,12 +62,15 @@ __all__ = [
     "Run",
     "RunError",
     "Sampling",
+    "Scorer",
     "ScriptedTeacher",
+    "Story",
     "SynthError",
     "Teacher",
     "Usage",
     "ask_json",
     "decide",
+    "explain",
     "fence",
     "find_generator",
     "find_model",
@@ -69,6 +78,7 @@ __all__ = [
     "generator",
     "load_examples",
     "open_endpoint",
+    "run_ablate",
     "run_filter",
     "run_generate",
 ]
@@ -85,6 +95,11 @@ _HOMES = (
     "synth.generators.find",
     "synth.inference.scripted",
     "synth.inference.endpoints",
+    "synth.filters.base",
+    "synth.filtering.config",
+    "synth.filtering.ledger",
+    "synth.filtering.explain",
+    "synth.filtering.ablate",
     "synth.filter",
     "synth.generate",
 )

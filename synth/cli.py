@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "generate": ("synth.cli_one:generate_command", "Write pairs about DOCS, filter and split them."),
-    "filter": ("synth.cli_one:filter_command", "Decide again; no call to a teacher is repeated."),
+    "filter": ("synth.cli_filter:filter_command", "Decide again; no call to a teacher is repeated."),
     "merge": (
         "synth.cli_many:merge_command",
         "Join the runs of all shards into one, then filter it: twins are found across shards.",

@@ -20,13 +20,14 @@ from synth.batch import (
 from synth.cli_parts import (
     GeneratorOption,
     Generators,
-    Heldout,
+    Heldouts,
     MaxPassages,
     MaxTokens,
     PassageChars,
     PassageTokens,
     Preset,
     Rule,
+    RulesFlag,
     Seed,
     ShardOf,
     Temperature,
@@ -42,7 +43,8 @@ from synth.core.config import build
 from synth.core.console import AsJson, ConfigFile, Quiet, RunFolder, notice, print_json, setting, stdout
 from synth.core.errors import ConfigError
 from synth.core.runs import Run
-from synth.filter import FilterConfig, run_filter
+from synth.filter import run_filter
+from synth.filtering.config import FilterConfig
 from synth.generate import GenerateConfig
 from synth.job import joined_options, parse_options, stop_on_signals
 from synth.jobs import JobOutcome, check_outcomes, run_jobs
@@ -62,8 +64,9 @@ def merge_command(
         bool,
         typer.Option("--allow-partial", help="Take shards that a cap ended early, or with calls that got no answer."),
     ] = False,
-    heldout: Heldout = None,
+    heldout: Heldouts = None,
     preset: Preset = None,
+    rules: RulesFlag = None,
     rule: Rule = None,
     validation_share: ValidationShare = None,
     num_records: Annotated[int | None, setting(FilterConfig, "num_records")] = None,
@@ -73,10 +76,18 @@ def merge_command(
     as_json: AsJson = False,
 ) -> None:
     """Join the runs of all shards into one, then filter it: twins are found across shards."""
-    settings = filter_config(tables_of(config), preset, rule, validation_share, num_records=num_records, seed=seed)
+    flags = {
+        "preset": preset,
+        "rules": rules,
+        "rule": rule,
+        "validation_share": validation_share,
+        "num_records": num_records,
+        "seed": seed,
+    }
+    settings = filter_config(tables_of(config), flags)
     summary = merge_runs([Run.open(path) for path in runs], run, allow_partial=allow_partial)
     merged = Run.open(run)
-    filtered = None if no_filter else run_filter(merged, settings, heldout)
+    filtered = None if no_filter else run_filter(merged, settings, heldout or ())
     if as_json:
         print_json({"run": str(run), "shards": len(runs), "generate": summary, "filter": filtered})
         return

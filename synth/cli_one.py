@@ -1,4 +1,4 @@
-"""The commands for one run: `synth generate`, `synth filter`, `synth demo`."""
+"""The commands that make a run: `synth generate`, `synth demo`."""
 
 import asyncio
 import sys
@@ -10,13 +10,14 @@ import typer
 from synth.cli_parts import (
     GeneratorOption,
     Generators,
-    Heldout,
+    Heldouts,
     MaxPassages,
     MaxTokens,
     PassageChars,
     PassageTokens,
     Preset,
     Rule,
+    RulesFlag,
     Seed,
     ShardOf,
     Temperature,
@@ -30,9 +31,7 @@ from synth.cli_parts import (
     tables_of,
 )
 from synth.core.config import build
-from synth.core.console import AsJson, ConfigFile, Quiet, RunFolder, notice, print_json, setting, stdout
-from synth.core.runs import Run
-from synth.filter import FilterConfig, run_filter
+from synth.core.console import AsJson, ConfigFile, Quiet, notice, print_json, setting, stdout
 from synth.generate import GenerateConfig
 from synth.inference.endpoints import BUNDLED
 from synth.job import (
@@ -103,8 +102,9 @@ def generate_command(
     max_tokens_total: Annotated[int | None, setting(GenerateConfig, "max_tokens_total")] = None,
     max_cost: Annotated[float | None, setting(GenerateConfig, "max_cost")] = None,
     deadline: Annotated[str | None, setting(GenerateConfig, "deadline")] = None,
-    heldout: Heldout = None,
+    heldout: Heldouts = None,
     preset: Preset = None,
+    rules: RulesFlag = None,
     rule: Rule = None,
     validation_share: ValidationShare = None,
     no_filter: Annotated[bool, typer.Option("--no-filter", help="Stop before the filter.")] = False,
@@ -168,7 +168,17 @@ def generate_command(
         "deadline": deadline,
     }
     settings = build(GenerateConfig, given, flags, where="generate")
-    filter_settings = filter_config(tables, preset, rule, validation_share, num_records=settings.num_records, seed=seed)
+    filter_settings = filter_config(
+        tables,
+        {
+            "preset": preset,
+            "rules": rules,
+            "rule": rule,
+            "validation_share": validation_share,
+            "num_records": settings.num_records,
+            "seed": seed,
+        },
+    )
     job = Job(
         documents=tuple(docs),
         run=run or Path("runs") / default_name(docs[0]),
@@ -179,7 +189,7 @@ def generate_command(
         teacher=teachers,
         teacher_model=teacher_model,
         tokenizer=tokenizer,
-        heldout=heldout,
+        heldout=tuple(heldout or ()),
         max_in_flight=max_in_flight,
         timeout=timeout,
         retries=retries,
@@ -228,27 +238,6 @@ def next_step(job: Job, result: JobResult) -> str:
     if job.generate.shard is not None:
         return f"synth merge, when all {job.generate.part.count} shards are done"
     return f"tune sft {path}" if result.filter is not None else f"synth filter {path}"
-
-
-def filter_command(
-    run: RunFolder,
-    heldout: Heldout = None,
-    preset: Preset = None,
-    rule: Rule = None,
-    validation_share: ValidationShare = None,
-    num_records: Annotated[int | None, setting(FilterConfig, "num_records")] = None,
-    seed: Annotated[int | None, setting(FilterConfig, "seed")] = None,
-    config: ConfigFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Decide again; no call to a teacher is repeated."""
-    target = Run.open(run)
-    settings = filter_config(tables_of(config), preset, rule, validation_share, num_records=num_records, seed=seed)
-    summary = run_filter(target, settings, heldout)
-    if as_json:
-        print_json({"run": str(target.path), "filter": summary})
-    else:
-        show_filter(summary)
 
 
 def demo_command(

@@ -11,15 +11,22 @@ from synth.core.config import build, read_config
 from synth.core.console import notice, setting, stdout
 from synth.core.resources import resource
 from synth.core.runs import Run
-from synth.filter import FilterConfig, FilterSummary
+from synth.filtering.config import FilterConfig
+from synth.filtering.ledger import FilterSummary
 from synth.generate import GenerateConfig, GenerateSummary
 from synth.job import joined_options
 
-Heldout = Annotated[
-    Path | None,
-    typer.Option("--heldout", metavar="FILE", help="Human questions that must not leak into the dataset."),
+Heldouts = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--heldout",
+        metavar="FILE",
+        help="Human questions that must not leak into the dataset. May be repeated.",
+        show_default=False,
+    ),
 ]
 Preset = Annotated[str | None, setting(FilterConfig, "preset")]
+RulesFlag = Annotated[str | None, setting(FilterConfig, "rules")]
 Rule = Annotated[list[str] | None, setting(FilterConfig, "rule")]
 # Flags of the generate stage that several commands have.
 Generators = Annotated[list[str] | None, setting(GenerateConfig, "generator", "--generator")]
@@ -67,24 +74,10 @@ def tables_of(config: Path | None, *, bundled: bool = False) -> Mapping[str, Map
     return tables
 
 
-def filter_config(
-    given: Mapping[str, Mapping[str, Any]],
-    preset: str | None,
-    rule: list[str] | None,
-    validation_share: float | None,
-    *,
-    num_records: int | None,
-    seed: int | None,
-) -> FilterConfig:
+def filter_config(given: Mapping[str, Mapping[str, Any]], flags: Mapping[str, Any]) -> FilterConfig:
     """Build the filter's settings from the tables of a config file and the flags, which win."""
-    flags = {
-        "preset": preset,
-        "rule": tuple(rule) if rule else None,
-        "validation_share": validation_share,
-        "num_records": num_records,
-        "seed": seed,
-    }
-    return build(FilterConfig, given.get("filter", {}), flags, where="filter")
+    said = {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()}
+    return build(FilterConfig, given.get("filter", {}), {k: v for k, v in said.items() if v != ()}, where="filter")
 
 
 def show_generate(run: Run, summary: GenerateSummary) -> None:

@@ -1,143 +1,62 @@
-"""The filter stage: records in, scores, decisions and the dataset out. No model is called.
+"""The filter stage: records in, scores, decisions and the dataset out.
 
-A record is judged by rules over its scores, then against the held-out set, then against its twins, and
-what is left may be more than was asked for. Every reason is written beside its record; nothing is edited
-and nothing is dropped, so running again with other rules costs no teacher call.
+A record is judged by rules over its scores, then against the held-out sets, then against its twins, and what is left
+may be more than was asked for. Every reason is written beside its record; nothing is edited and nothing is dropped,
+so running again with other rules costs no teacher call.
+
+The records pass twice, in blocks, and never stand in memory all at once: the first pass says what can be said of
+each alone (in several processes), the second writes what the corpus level has decided.
 """
 
 import hashlib
-import re
+import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
 
-from synth.core.errors import RunError
-from synth.core.fingerprint import canonical_json
+from synth.core.errors import ConfigError, RunError
 from synth.core.heldout import HeldoutSet, load_heldout
-from synth.core.jsonl import FileDigest, write_jsonl
-from synth.core.record_file import read_records
+from synth.core.jsonl import FileDigest, read_blocks
 from synth.core.records import Decision, Record
 from synth.core.runs import Run, StageEntry
-from synth.filters.answer_type import ANSWER_TYPE
-from synth.filters.base import Rule, Scorer, check_names, failed_reasons, score_records
-from synth.filters.decontamination import HeldoutIndex
-from synth.filters.dedup import find_duplicates
-from synth.filters.form import FormLimits, form_scorer
-from synth.filters.groundedness import EVIDENCE, FACTS, GROUNDEDNESS, RELEVANCE
-from synth.filters.negation import NEGATION
-from synth.filters.question_fit import QUESTION_FIT
-from synth.filters.selection import find_surplus, validation_documents
-from synth.filters.span_use import SPAN_USE
+from synth.filtering.ablate import Ablation, ablate
+from synth.filtering.config import FilterConfig
+from synth.filtering.corpus import settle
+from synth.filtering.dataset import decided, write_all, write_records
+from synth.filtering.ledger import FilterSummary, Ledger
+from synth.filtering.lines import Scored, Task, prepare, score_block, score_records_alone
+from synth.filtering.plan import GENERATED, Plan
+from synth.filtering.spool import Spool
+from synth.filtering.table import Columns, TableBuilder
+from synth.filtering.workers import Workers
+from synth.filters.base import Scorer, check_names
 
 # Raise it when a scorer changes its mind about the same text, so that no old decision passes for current.
-FILTER_VERSION = 2
+FILTER_VERSION = 3
 
-# Scores that generators give: the teacher's mean token probability (None where the endpoint does not say it).
-GENERATED = frozenset({"confidence"})
+# A block is what one process scores at a time.
+_BLOCK_BYTES = 1 << 20
+# Below this, starting processes costs more than they save.
+_WORTH_PROCESSES = 8 << 20
 
-PRESETS: Mapping[str, tuple[str, ...]] = {
-    "general": (
-        "form >= 1",
-        "evidence >= 1",
-        "groundedness >= 0.6",
-        "facts >= 1",
-        "negation >= 1",
-        "relevance >= 0.3",
-        "answer_type >= 1",
-    ),
-    "extractive": (
-        "form >= 1",
-        "evidence >= 1",
-        "groundedness >= 1",
-        "facts >= 1",
-        "negation >= 1",
-        "relevance >= 0.9",
-        "answer_type >= 1",
-        "question_fit >= 1",
-        "span_use >= 1",
-    ),
-}
-
-
-class FilterConfig(BaseModel):
-    """What the filter keeps."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    preset: Literal["general", "extractive"] = "general"
-    """The rules to start from: "general" for a teacher that writes in its own words, "extractive" for a very small
-    one, whose pairs are right mostly where they copy."""
-
-    rule: tuple[str, ...] = ()
-    """A rule such as "groundedness >= 0.8"; it takes the place of the preset's rule on that score, if there is one.
-    A record without the score passes."""
-
-    min_question_words: int = Field(default=3, ge=0)
-    """The least number of words of a question."""
-
-    max_question_words: int = Field(default=60, ge=1)
-    """The greatest number of words of a question."""
-
-    max_answer_words: int = Field(default=300, ge=1)
-    """The greatest number of words of an answer."""
-
-    near_duplicate: float = Field(default=0.7, gt=0)
-    """The Jaccard similarity (words and word pairs of question and answer) from which two pairs are near
-    duplicates; a number above 1 lets all near duplicates be."""
-
-    max_per_passage: int | None = Field(default=None, ge=1)
-    """Keep at most this many records of one passage, the best scored; none sets no bound."""
-
-    num_records: int | None = Field(default=None, ge=1)
-    """Keep at most this many records in all, spread over the documents; none keeps all that are accepted."""
-
-    validation_share: float = Field(default=0.2, ge=0, le=0.9)
-    """The share of the kept records, by whole documents, that goes to dataset/validation.jsonl."""
-
-    seed: int = 0
-    """Decides which documents validate and, where records are spread, which document is first."""
-
-    def rules(self) -> tuple[Rule, ...]:
-        """Return the rules in force: the preset's, those on scores that `rule` names replaced, and the rest of `rule`.
-
-        Raises:
-            ConfigError: a text is no rule.
-        """
-        given = tuple(Rule.parse(text) for text in self.rule)
-        rules = {rule.score: [rule] for rule in map(Rule.parse, PRESETS[self.preset])}
-        rules.update({rule.score: [other for other in given if other.score == rule.score] for rule in given})
-        return tuple(rule for same in rules.values() for rule in same)
-
-
-def scorers_of(config: FilterConfig) -> tuple[Scorer, ...]:
-    """Return the scorers of this package in the order of the funnel."""
-    limits = FormLimits(config.min_question_words, config.max_question_words, config.max_answer_words)
-    return (
-        form_scorer(limits),
-        EVIDENCE,
-        GROUNDEDNESS,
-        FACTS,
-        NEGATION,
-        RELEVANCE,
-        ANSWER_TYPE,
-        QUESTION_FIT,
-        SPAN_USE,
-    )
+Heldout = Path | Sequence[Path] | None
+Progress = Callable[[str], None]
 
 
 def decide(
     records: Sequence[Record],
     config: FilterConfig,
-    heldout: HeldoutSet | None = None,
+    heldout: HeldoutSet | Sequence[HeldoutSet] | None = None,
     *,
     scorers: Sequence[Scorer] = (),
 ) -> list[Record]:
-    """Return the records, in order, with the scores that a rule names and a decision; the order decides nothing.
+    """Return the records, in order, with their scores and a decision; the order decides nothing. No model is asked.
 
     Args:
         records: from records.jsonl; decisions they have are forgotten.
@@ -148,96 +67,39 @@ def decide(
     Raises:
         ConfigError: a rule cannot be read or names an unknown score.
     """
-    used = (*scorers_of(config), *scorers)
-    known = {s.name: s for s in used}
-    rules = check_names(config.rules(), {*known, *GENERATED, *(name for r in records for name in r.scores)})
-    wanted = {rule.score for rule in rules}
-    scored = score_records(records, [scorer for scorer in used if scorer.name in wanted])
-    reasons = [failed_reasons(record, rules, known) for record in scored]
-    if heldout is not None:
-        index = HeldoutIndex(heldout.items)
-        for record, found in zip(scored, reasons, strict=True):
-            if (match := index.find(record)) is not None:
-                found.append(f"contaminated:{match}")
-
-    def quality(record: Record) -> float:
-        return _quality(record, rules)
-
-    passing = [i for i, found in enumerate(reasons) if not found]
-    twins = find_duplicates([scored[i] for i in passing], quality, config.near_duplicate)
-    for place, twin in twins.items():
-        reasons[passing[place]].append(f"duplicate:{twin}")
-    passing = [i for i, found in enumerate(reasons) if not found]
-    surplus = find_surplus(
-        [scored[i] for i in passing],
-        quality,
-        num_records=config.num_records,
-        max_per_passage=config.max_per_passage,
-        seed=config.seed,
-    )
-    for place in surplus:
-        reasons[passing[place]].append("surplus")
-    return [record.decided(Decision(not found, tuple(found))) for record, found in zip(scored, reasons, strict=True)]
+    sets = [] if heldout is None else [heldout] if isinstance(heldout, HeldoutSet) else heldout
+    plan = Plan.of(config, sets, scorers=scorers)
+    check_rules(plan, {name for record in records for name in record.scores})
+    if not records:
+        return []
+    judged, scored = score_records_alone(records, plan)
+    builder = TableBuilder()
+    builder.add(scored)
+    late = settle(builder.finish(), config)
+    found = []
+    for row, one in enumerate(judged):
+        reasons = (*one.reasons, *((late[row],) if row in late else ()))
+        found.append(one.record.decided(Decision(not reasons, reasons)))
+    return found
 
 
-def _quality(record: Record, rules: Sequence[Rule]) -> float:
-    """Return the mean of the scores that a rule wants high; 0 where there is none."""
-    wanted = {rule.score for rule in rules if rule.relation.startswith(">")}
-    values = [value for name, value in record.scores.items() if name in wanted and value is not None]
-    return round(sum(values) / len(values), 4) if values else 0.0
+def check_rules(plan: Plan, scores: set[str]) -> None:
+    """Check that each rule names a score that the filter gives or that a record has.
 
-
-def family(reason: str) -> str:
-    """Return what a reason counts under: without the numbers, the ids and the quoted words.
-
-    `form:markup` and `duplicate:near` stay apart; `groundedness:0.4, not >= 0.6` is `groundedness`.
+    Raises:
+        ConfigError: one does not; near matches are named.
     """
-    head, _, rest = reason.partition(":")
-    match = re.match(r"[a-z_]+(?= of [0-9a-f]{16}$)|[a-z_]+$", rest)
-    named = match and head in {"form", "duplicate", "negation", "question_fit", "span_use"}
-    return f"{head}:{match[0]}" if match and named else head
+    check_names(plan.rules, {*plan.own, *(s.name for s in plan.scorers), *GENERATED, *scores})
 
 
-@dataclass(frozen=True, slots=True)
-class FilterSummary:
-    """What became of the records.
-
-    `funnel` counts each rejected record once, under the score or step that gave its first reason, in
-    the order of the steps: total = kept + the sum of the funnel. `by_reason` counts every reason.
-    """
-
-    kept: int
-    rejected: int
-    train: int
-    validation: int
-    funnel: tuple[tuple[str, int], ...]
-    by_reason: Mapping[str, int]
-
-    @property
-    def total(self) -> int:
-        """The number of records, kept or not."""
-        return self.kept + self.rejected
-
-    @classmethod
-    def of(cls, records: Sequence[Record], config: FilterConfig, *, train: int, validation: int) -> Self:
-        """Count the decisions of `records`."""
-        decisions = [r.decision for r in records if r.decision is not None]
-        first = Counter(d.reasons[0].partition(":")[0] for d in decisions if not d.keep)
-        steps = dict.fromkeys(rule.score for rule in config.rules())
-        order = [*steps, "contaminated", "duplicate", "surplus"]
-        ranked = sorted(first, key=lambda name: (order.index(name) if name in order else len(order), name))
-        every = Counter(family(reason) for d in decisions for reason in d.reasons)
-        return cls(
-            kept=sum(d.keep for d in decisions),
-            rejected=sum(not d.keep for d in decisions),
-            train=train,
-            validation=validation,
-            funnel=tuple((name, first[name]) for name in ranked),
-            by_reason=dict(sorted(every.items(), key=lambda item: (-item[1], item[0]))),
-        )
-
-
-def run_filter(run: Run, config: FilterConfig, heldout_path: Path | None = None) -> FilterSummary:
+def run_filter(
+    run: Run,
+    config: FilterConfig,
+    heldout: Heldout = None,
+    *,
+    processes: int | None = None,
+    say: Progress = lambda text: None,
+) -> FilterSummary:
     """Decide on a run's records and write records.jsonl, the dataset and the stage's entry.
 
     A stage that is current is left as it is. The run is locked meanwhile.
@@ -245,100 +107,196 @@ def run_filter(run: Run, config: FilterConfig, heldout_path: Path | None = None)
     Args:
         run: a run whose stage "generate" is finished.
         config: the rules and the bounds.
-        heldout_path: the held-out set that the dataset must not leak; its text goes into no file.
+        heldout: the held-out sets that the dataset must not leak; their text goes into no file.
+        processes: how many processes score; None takes one a core where there are records enough.
+        say: gets short texts about what is going on.
 
     Raises:
         ConfigError: a rule is wrong.
-        RecordError: a line of records.jsonl or of the held-out file is wrong; the error names it.
+        RecordError: a line of records.jsonl or of a held-out file is wrong; the error names it.
         RunError: the run is locked, there is nothing to filter, or no record was kept; then the decisions
             stand in records.jsonl and there is no dataset.
     """
     with run.lock():
-        return _filtered(run, config, heldout_path)
+        stage = Filtering.prepare(run, config, heldout)
+        if stage.is_current():
+            return FilterSummary.from_counts(run.stages()["filter"].counts)
+        with stage.first_pass(processes, say):
+            return stage.second_pass()
 
 
-def _filtered(run: Run, config: FilterConfig, heldout_path: Path | None) -> FilterSummary:
-    started = time.monotonic()
-    run.stage("generate", made_by=f"synth generate DOCS --run {run.path}")
-    heldout = None if heldout_path is None else load_heldout(heldout_path)
-    records = list(read_records(run.records_path))
-    if not records:
-        raise RunError("there is no record to filter", where=str(run.records_path), fix="quarantine.jsonl says why")
-    own = own_scores(config)
-    inputs = {"records.jsonl": records_digest(records, own)}
-    if heldout is not None:
-        inputs["heldout"] = heldout.digest
-    settings = {
-        "filter_version": FILTER_VERSION,
-        **config.model_dump(mode="json"),
-        "rules": [str(rule) for rule in config.rules()],
-    }
-    if run.is_current("filter", settings, inputs):
-        counts = run.stages()["filter"].counts
-        return FilterSummary.of(records, config, train=counts["train"], validation=counts["validation"])
+def run_ablate(
+    run: Run,
+    config: FilterConfig,
+    heldout: Heldout = None,
+    *,
+    processes: int | None = None,
+    say: Progress = lambda text: None,
+) -> tuple[int, list[Ablation]]:
+    """Decide once more with each step left out; the run stays as it is.
 
-    decided = decide([undecided(record, own) for record in records], config, heldout)
-    run.start_stage("filter")
-    # An old dataset beside new decisions would pass for theirs if anything stopped the rest of this.
-    run.train_path.unlink(missing_ok=True)
-    run.validation_path.unlink(missing_ok=True)
-    outputs = {"records.jsonl": write_jsonl(run.records_path, (r.to_json() for r in decided))}
-    kept = [record for record in decided if record.decision is not None and record.decision.keep]
-    if not kept:
-        raise _nothing_kept(run, FilterSummary.of(decided, config, train=0, validation=0))
-    chosen = validation_documents(Counter(record.document_id for record in kept), config.validation_share, config.seed)
-    for path, validates in ((run.train_path, False), (run.validation_path, True)):
-        rows = (_row(record) for record in kept if (record.document_id in chosen) == validates)
-        outputs[path.relative_to(run.path).as_posix()] = write_jsonl(path, rows)
-    summary = FilterSummary.of(
-        decided,
-        config,
-        train=outputs["dataset/train.jsonl"].rows,
-        validation=outputs["dataset/validation.jsonl"].rows,
-    )
-    run.finish_stage(
-        "filter",
-        StageEntry(
-            config=settings,
-            inputs=inputs,
+    Args:
+        run: as in `run_filter`.
+        config: as in `run_filter`.
+        heldout: as in `run_filter`.
+        processes: as in `run_filter`.
+        say: as in `run_filter`.
+
+    Returns:
+        How many records are kept with all steps, and what changes without each.
+
+    Raises:
+        SynthError: as `run_filter` does.
+    """
+    with run.lock():
+        stage = Filtering.prepare(run, config, heldout)
+        with stage.first_pass(processes, say):
+            assert stage.columns is not None
+            return ablate(stage.columns, config, stage.plan.rules, stage.ledger.failing)
+
+
+@dataclass(slots=True)
+class Filtering:
+    """One filter stage on its way: what it reads, and what the first pass found."""
+
+    run: Run
+    config: FilterConfig
+    plan: Plan
+    heldout: tuple[HeldoutSet, ...]
+    settings: dict[str, Any]
+    started: float
+    ledger: Ledger
+    digest: FileDigest | None = None
+    columns: Columns | None = None
+    spool: Spool | None = None
+    notes: int = 0
+
+    @classmethod
+    def prepare(cls, run: Run, config: FilterConfig, heldout: Heldout = None) -> Self:
+        """Read everything but the records.
+
+        Raises:
+            ConfigError: a rule is wrong.
+            RecordError: a line of a held-out file is wrong.
+            RunError: the stage before is not finished.
+        """
+        started = time.monotonic()
+        run.stage("generate", made_by=f"synth generate DOCS --run {run.path}")
+        paths = [] if heldout is None else [heldout] if isinstance(heldout, Path) else heldout
+        sets = tuple(load_heldout(path) for path in paths)
+        plan = Plan.of(config, sets)
+        settings = {
+            "filter_version": FILTER_VERSION,
+            **config.model_dump(mode="json"),
+            "rules": [str(rule) for rule in plan.rules],
+            "combined": None if plan.combined is None else plan.combined.to_json(),
+        }
+        return cls(run, config, plan, sets, settings, started, Ledger())
+
+    def inputs(self, records: FileDigest) -> dict[str, FileDigest]:
+        """Return the digests of what the stage reads, `records` for records.jsonl as it was before any filter."""
+        names = ["heldout", *(f"heldout:{number}" for number in range(2, len(self.heldout) + 1))]
+        return {
+            "records.jsonl": records,
+            **{name: one.digest for name, one in zip(names, self.heldout, strict=False)},
+        }
+
+    def is_current(self) -> bool:
+        """Whether the stage finished with these settings and its files are as it left them."""
+        entry = self.run.stages().get("filter")
+        # A records.jsonl that is as the stage left it holds the same records as it read.
+        return entry is not None and self.run.is_current(
+            "filter", self.settings, self.inputs(entry.inputs["records.jsonl"])
+        )
+
+    def first_pass(self, processes: int | None, say: Progress) -> ExitStack:
+        """Score every record alone; what comes back closes the spool.
+
+        Raises:
+            ConfigError: a rule names a score that nothing gives.
+            RecordError: a line of records.jsonl is wrong.
+            RunError: there is no record, or the disk is full.
+        """
+        digest, builder, rows, names = hashlib.sha256(), TableBuilder(), 0, set[str]()
+        with ExitStack() as stack:
+            self.spool = stack.enter_context(Spool(self.run.path / ".records.scored.part"))
+            for scored in self._scored(processes):
+                self.spool.add(scored.lines)
+                builder.add(scored)
+                digest.update(scored.digests)
+                self.ledger.take(scored)
+                names |= scored.scores
+                self.notes += scored.notes
+                rows += len(scored.lines)
+            if not rows:
+                raise RunError(
+                    "there is no record to filter", where=str(self.run.records_path), fix="quarantine.jsonl says why"
+                )
+            check_rules(self.plan, names)
+            self.digest, self.columns = FileDigest(digest.hexdigest(), rows), builder.finish()
+            return stack.pop_all()
+        raise AssertionError  # a context manager that swallows errors
+
+    def _scored(self, processes: int | None) -> Iterator[Scored]:
+        path = self.run.records_path
+        blocks = ((str(path), block) for block in read_blocks(path, _BLOCK_BYTES))
+        count = processes or _processes_for(path)
+        if count == 1:
+            yield from (score_block(self.plan, block) for block in blocks)
+            return
+        task = Task(self.config, tuple(one.path for one in self.heldout))
+        with Workers(prepare, task, score_block, count=count) as workers:
+            yield from workers.map(blocks)
+
+    def second_pass(self) -> FilterSummary:
+        """Decide on all records together and write the files.
+
+        Raises:
+            RunError: no record is kept, or the disk is full.
+        """
+        assert self.columns is not None and self.spool is not None and self.digest is not None
+        columns = self.columns
+        late = settle(columns, self.config)
+        for reason in late.values():
+            self.ledger.add([reason])
+        passing = np.flatnonzero(columns.only == -1)
+        keeping = passing[~np.isin(passing, np.fromiter(late, np.intp, len(late)))]
+        self.ledger.kept = len(keeping)
+        lines = (decided(line, late.get(row)) for row, line in enumerate(self.spool.lines()))
+        run = self.run
+        run.start_stage("filter")
+        # An old dataset beside new decisions would pass for theirs if anything stopped the rest of this.
+        run.train_path.unlink(missing_ok=True)
+        run.validation_path.unlink(missing_ok=True)
+        if not len(keeping):
+            write_records(run, lines)
+            raise _nothing_kept(run, FilterSummary.counted(self.ledger, self.plan.rules, train=0, validation=0))
+        counts = np.bincount(columns.document[keeping], minlength=len(columns.documents))
+        kept = Counter({name: int(n) for name, n in zip(columns.documents, counts, strict=True) if n})
+        outputs = write_all(run, lines, kept, self.config.validation_share, self.config.seed)
+        summary = FilterSummary.counted(
+            self.ledger,
+            self.plan.rules,
+            train=outputs["dataset/train.jsonl"].rows,
+            validation=outputs["dataset/validation.jsonl"].rows,
+        )
+        entry = StageEntry(
+            config=self.settings,
+            inputs=self.inputs(self.digest),
             outputs=outputs,
-            counts=_counts(summary),
-            seconds=time.monotonic() - started,
-        ),
-    )
-    return summary
+            counts=summary.to_counts(),
+            seconds=time.monotonic() - self.started,
+        )
+        run.finish_stage("filter", entry)
+        return summary
 
 
-def own_scores(config: FilterConfig) -> frozenset[str]:
-    """Return the names of the scores that the filter itself gives."""
-    return frozenset(scorer.name for scorer in scorers_of(config))
-
-
-def undecided(record: Record, own: frozenset[str]) -> Record:
-    """Return the record as it was before any filter: no decision, no score of a scorer named in `own`."""
-    others = {name: value for name, value in record.scores.items() if name not in own}
-    return replace(record, scores=others, decision=None)
-
-
-def _row(record: Record) -> dict[str, Any]:
-    """Return the dataset's row: TRL's conversational prompt and completion, and where it came from."""
-    return {
-        "prompt": [m.to_json() for m in record.prompt],
-        "completion": [m.to_json() for m in record.completion],
-        "id": record.id,
-        "document_id": record.document_id,
-    }
-
-
-def _counts(summary: FilterSummary) -> dict[str, int]:
-    return {
-        "records": summary.total,
-        "kept": summary.kept,
-        "rejected": summary.rejected,
-        "train": summary.train,
-        "validation": summary.validation,
-        **{f"rejected:{name}": count for name, count in summary.funnel},
-    }
+def _processes_for(path: Path) -> int:
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return 1  # the reader says what is wrong
+    return max(1, min(len(os.sched_getaffinity(0)), size // _WORTH_PROCESSES))
 
 
 def _nothing_kept(run: Run, summary: FilterSummary) -> RunError:
@@ -348,15 +306,3 @@ def _nothing_kept(run: Run, summary: FilterSummary) -> RunError:
         where=str(run.path),
         fix="read the reasons in records.jsonl, then run `synth filter` with other rules",
     )
-
-
-def records_digest(records: Sequence[Record], own: frozenset[str]) -> FileDigest:
-    """Return the digest of records without their decisions and without the scores named in `own`.
-
-    The filter writes into the file that it reads; this is the part that it does not write.
-    """
-    digest = hashlib.sha256()
-    for record in records:
-        digest.update(canonical_json(undecided(record, own).to_json()))
-        digest.update(b"\n")
-    return FileDigest(digest.hexdigest(), len(records))

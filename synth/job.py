@@ -20,7 +20,11 @@ from synth.core.errors import ConfigError, Interrupted, RunError
 from synth.core.heldout import HeldoutSet, load_heldout
 from synth.core.records import Record
 from synth.core.runs import Run
-from synth.filter import GENERATED, FilterConfig, FilterSummary, decide, family, run_filter
+from synth.filter import decide, run_filter
+from synth.filtering.config import FilterConfig
+from synth.filtering.ledger import FilterSummary, step
+from synth.filtering.plan import GENERATED, Plan
+from synth.filtering.portion import judge_alone
 from synth.generate import GenerateConfig, GenerateSummary, run_generate
 from synth.inference.endpoints import BUNDLED, ModelSource, find_teacher, open_endpoint
 from synth.live import LiveView
@@ -44,7 +48,7 @@ class Job:
     teacher: tuple[str, ...] = (BUNDLED,)
     teacher_model: str | None = None
     tokenizer: str | None = None
-    heldout: Path | None = None
+    heldout: tuple[Path, ...] = ()
     max_in_flight: int = 64
     timeout: float = 600
     retries: int = 5
@@ -61,14 +65,14 @@ class JobResult:
     filter: FilterSummary | None
 
 
-def check_job(job: Job) -> HeldoutSet | None:
-    """Read the held-out file and the rules now: a fault in either should not show after hours of calls.
+def check_job(job: Job) -> list[HeldoutSet]:
+    """Read the held-out files and the rules now: a fault in either should not show after hours of calls.
 
     Raises:
         ConfigError: a rule is wrong.
-        RecordError: a line of the held-out file is wrong.
+        RecordError: a line of a held-out file is wrong.
     """
-    sealed = load_heldout(job.heldout) if job.heldout is not None else None
+    sealed = [load_heldout(path) for path in job.heldout]
     decide([], job.rules, sealed)
     return sealed
 
@@ -92,17 +96,16 @@ def check_flags(job: Job) -> None:
 
 def settings_of(job: Job) -> GenerateConfig:
     """Return the settings of the generate stage, with log probabilities where a rule needs the score they give."""
-    needs = any(rule.score in GENERATED for rule in job.rules.rules())
+    needs = any(rule.score in GENERATED for rule in job.rules.rules_in_force())
     return job.generate.model_copy(update={"logprobs": True}) if needs else job.generate
 
 
 def judge_of(config: FilterConfig) -> Callable[[Sequence[Record]], list[str | None]]:
     """Return a function that says why the rules reject each record, or None; duplicates and leaks come later."""
-    alone = config.model_copy(update={"near_duplicate": 2.0, "num_records": None, "max_per_passage": None})
+    plan = Plan.of(config.model_copy(update={"scores": "ruled"}))
 
     def judge(records: Sequence[Record]) -> list[str | None]:
-        decisions = [decide([record], alone)[0].decision for record in records]
-        return [None if d is None or d.keep else family(d.reasons[0]).partition(":")[0] for d in decisions]
+        return [step(one.reasons[0]) if one.reasons else None for one in judge_alone(records, plan)]
 
     return judge
 

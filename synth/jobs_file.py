@@ -16,7 +16,7 @@ from synth.core.config import build, read_config
 from synth.core.errors import ConfigError, SynthError, did_you_mean
 from synth.core.resources import resource
 from synth.documents.readers import check_source
-from synth.filter import FilterConfig
+from synth.filtering.config import FilterConfig
 from synth.generate import GenerateConfig
 from synth.generators.find import find_generator
 from synth.inference.endpoints import BUNDLED
@@ -52,7 +52,7 @@ class JobEntry(BaseModel):
     """A hub id, a folder, or the URLs of endpoints that serve the same model."""
     teacher_model: str | None = None
     """With a URL: the model's name there."""
-    heldout: str | None = None
+    heldout: str | tuple[str, ...] = ()
     """Human questions that must not leak into the dataset."""
     vllm_args: _Texts = ()
     """Passed through to the vLLM server."""
@@ -206,7 +206,7 @@ class _Reading:
             teacher=entry.teacher,
             teacher_model=entry.teacher_model,
             tokenizer=entry.tokenizer,
-            heldout=None if entry.heldout is None else Path(entry.heldout),
+            heldout=tuple(map(Path, [entry.heldout] if isinstance(entry.heldout, str) else entry.heldout)),
             max_in_flight=entry.max_in_flight,
             timeout=entry.timeout,
             retries=entry.retries,

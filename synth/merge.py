@@ -21,7 +21,8 @@ from synth.core.jsonl import FileDigest, digest_file, read_lines, sync_folder, w
 from synth.core.record_file import read_records
 from synth.core.records import Record
 from synth.core.runs import Run, StageEntry
-from synth.filter import FilterConfig, own_scores, undecided
+from synth.filtering.config import FilterConfig
+from synth.filtering.plan import Plan
 from synth.generate import STAGE, GenerateSummary
 from synth.generation.ids import DistinctIds, as_made
 from synth.generation.passages import PassageFile
@@ -338,10 +339,10 @@ class _Places:
 
 
 def _records(parts: Sequence[_Part], places: _Places) -> Iterator[dict[str, Any]]:
-    own, ids = own_scores(FilterConfig()), DistinctIds()
+    plan, ids = Plan.of(FilterConfig()), DistinctIds()
 
     def made(part: _Part) -> Iterator[Record]:
-        return as_made(undecided(record, own) for record in read_records(part.run.records_path))
+        return as_made(plan.undecided(record) for record in read_records(part.run.records_path))
 
     streams = [places.in_order(made(part), lambda record: record.passage_id, part.shard.index) for part in parts]
     for _, record in heapq.merge(*streams, key=lambda pair: pair[0]):

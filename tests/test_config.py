@@ -6,7 +6,8 @@ from pydantic import BaseModel
 from synth.core.config import build, read_config
 from synth.core.errors import ConfigError
 from synth.core.resources import resource
-from synth.filter import FilterConfig, decide
+from synth.filter import decide
+from synth.filtering.config import FilterConfig
 from synth.generate import GenerateConfig
 from tune.config import TuneConfig
 from tune.validation_config import ValidateConfig

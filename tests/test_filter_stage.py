@@ -15,7 +15,9 @@ from synth.core.record_file import read_records
 from synth.core.records import Decision, Message, Passage, Provenance, Record
 from synth.core.runs import Run, StageEntry
 from synth.core.schemas import first_fault, validator
-from synth.filter import PRESETS, FilterConfig, FilterSummary, decide, family, run_filter
+from synth.filter import decide, run_filter
+from synth.filtering.config import PRESETS, FilterConfig
+from synth.filtering.ledger import FilterSummary, family
 from synth.filters.base import ShareScorer
 
 # How fast a busy machine is says nothing about the code.
@@ -250,7 +252,7 @@ def test_every_setting_explains_itself() -> None:
 
 
 def test_a_rule_replaces_the_one_of_the_preset_on_that_score() -> None:
-    rules = [str(rule) for rule in FilterConfig(rule=("form >= 0", "judge > 3")).rules()]
+    rules = [str(rule) for rule in FilterConfig(rule=("form >= 0", "judge > 3")).rules_in_force()]
     assert rules == ["form >= 0", *PRESETS["general"][1:], "judge > 3"]
 
 
@@ -366,7 +368,7 @@ def test_a_plain_record_takes_the_quick_way() -> None:
 
 
 def test_a_summary_of_no_records_is_all_zero() -> None:
-    assert FilterSummary.of([], FilterConfig(), train=0, validation=0).total == 0
+    assert FilterSummary.of([], FilterConfig().rules_in_force()).total == 0
 
 
 def test_decide_takes_a_heldout_set(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 from synth import ChatRequest, GenerateConfig, InferenceError, RunError, ScriptedTeacher
 from synth.core.jsonl import read_lines
 from synth.core.runs import Run
-from synth.filter import FilterConfig, run_filter
+from synth.filter import run_filter
+from synth.filtering.config import FilterConfig
 from synth.merge import merge_runs
 from tests.conftest import CHECKOUT, Command
 from tests.stub_endpoint import stub_endpoint

@@ -23,7 +23,7 @@ from synth import (
 )
 from synth.core.errors import RefusedError
 from synth.core.schemas import fault_of
-from synth.filter import FilterConfig
+from synth.filtering.config import FilterConfig
 from synth.job import Job, check_flags, settings_of
 from tests.test_generate import big_folder, lines, pair, run_it
 

@@ -40,26 +40,55 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
         RecordError: a line is not JSON or longer than 64 MiB; the error names the file and the line.
         RunError: the file is not there or cannot be read.
     """
+    for number, line in _raw_lines(path):
+        yield number, parse_line(line, where=f"{path}:{number}")
+
+
+def parse_line(line: bytes, *, where: str) -> Any:  # noqa: ANN401  (any JSON)
+    """Return the value of one line.
+
+    Raises:
+        RecordError: it is not JSON.
+    """
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise RecordError(f"not valid JSON ({error})", where=where, fix="mend or remove the line") from error
+
+
+def read_blocks(path: Path, size: int) -> Iterator[list[tuple[int, bytes]]]:
+    """Yield `(line number, line)` for the lines that are not blank, unparsed, in blocks of about `size` bytes.
+
+    Raises:
+        RecordError: a line is longer than 64 MiB.
+        RunError: the file is not there or cannot be read.
+    """
+    block: list[tuple[int, bytes]] = []
+    held = 0
+    for number, line in _raw_lines(path):
+        block.append((number, line))
+        held += len(line)
+        if held >= size:
+            yield block
+            block, held = [], 0
+    if block:
+        yield block
+
+
+def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with path.open("rb") as file:
             number = 0
             while line := file.readline(MAX_LINE_BYTES + 1):
                 number += 1
-                where = f"{path}:{number}"
                 if len(line) > MAX_LINE_BYTES:
                     raise RecordError(
                         f"the line is longer than {MAX_LINE_BYTES >> 20} MiB",
-                        where=where,
+                        where=f"{path}:{number}",
                         fix="split the record or remove the line",
                     )
-                if not line.strip():
-                    continue
-                try:
-                    yield number, orjson.loads(line)
-                except orjson.JSONDecodeError as error:
-                    raise RecordError(
-                        f"not valid JSON ({error})", where=where, fix="mend or remove the line"
-                    ) from error
+                if not line.isspace():
+                    yield number, line
     except OSError as error:
         raise RunError(f"cannot be read ({error.strerror})", where=str(path)) from error
 
@@ -110,14 +139,35 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> FileDigest:
 
     Keys keep their order, so equal rows give equal bytes.
     """
-    digest, count = hashlib.sha256(), 0
-    with atomic_writer(path) as file:
+    with line_writer(path) as writer:
         for row in rows:
-            line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
-            digest.update(line)
-            file.write(line)
-            count += 1
-    return FileDigest(digest.hexdigest(), count)
+            writer.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+    return writer.digest
+
+
+class LineWriter:
+    """Writes the lines of a JSONL file and keeps count of them."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._sha256, self._rows = file, hashlib.sha256(), 0
+
+    def write(self, line: bytes) -> None:
+        """Write one line, its end included."""
+        self._sha256.update(line)
+        self._file.write(line)
+        self._rows += 1
+
+    @property
+    def digest(self) -> FileDigest:
+        """The digest of what was written so far."""
+        return FileDigest(self._sha256.hexdigest(), self._rows)
+
+
+@contextlib.contextmanager
+def line_writer(path: Path) -> Iterator[LineWriter]:
+    """Open a JSONL file that takes the place of `path` when the block ends without an error; see `atomic_writer`."""
+    with atomic_writer(path) as file:
+        yield LineWriter(file)
 
 
 def write_json(path: Path, value: object) -> None:

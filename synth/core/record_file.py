@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from synth.core.jsonl import read_lines
+from synth.core.jsonl import parse_line, read_lines
 from synth.core.records import Record
 from synth.core.schemas import check
 
@@ -18,9 +18,23 @@ def read_records(path: Path) -> Iterator[Record]:
         RunError: the file cannot be read.
     """
     for number, value in read_lines(path):
-        if not _plainly_valid(value):
-            check(value, "record", where=f"{path}:{number}")
-        yield Record.from_json(value)
+        yield _record(value, f"{path}:{number}")
+
+
+def parse_record(line: bytes, *, where: str) -> tuple[dict[str, Any], Record]:
+    """Return a line of records.jsonl as it stands and as a record.
+
+    Raises:
+        RecordError: it is not what schemas/record.schema.json says.
+    """
+    value = parse_line(line, where=where)
+    return value, _record(value, where)
+
+
+def _record(value: Any, where: str) -> Record:  # noqa: ANN401  (any JSON)
+    if not _plainly_valid(value):
+        check(value, "record", where=where)
+    return Record.from_json(value)
 
 
 def check_record(record: Record, *, where: str) -> None:

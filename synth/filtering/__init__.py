@@ -1,1 +1,1 @@
-"""The filter stage's parts: one file each. synth/filter.py puts them together."""
+"""The parts of the filter stage: its settings, what is said of one record alone, and what of all together."""

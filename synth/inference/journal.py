@@ -6,9 +6,10 @@ being written; that call was never acknowledged and is simply made again.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from synth.core.errors import RunError
 from synth.core.jsonl import MAX_LINE_BYTES, sync_folder
 
 _OPEN_SEGMENTS = 64
+_KEY_BYTES = 256
 
 
 @dataclass(slots=True)
@@ -269,6 +271,32 @@ class Journal:
                 self._readers.clear()
             self._readers[number] = self._segments[number].open("rb")
         return self._readers[number]
+
+
+def read_calls(folder: Path, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the journal's entries (`{"key", "request", "response"}`) under `keys`, as far as they are there.
+
+    It reads all of the journal and keeps nothing else of it. Damaged lines are passed over.
+
+    Raises:
+        RunError: a segment cannot be read.
+    """
+    wanted = {key.encode(): key for key in keys}
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.jsonl")) if wanted else ():
+        try:
+            with path.open("rb") as file:
+                for line in file:
+                    if len(found) == len(wanted):
+                        return found
+                    # A key is the first thing of its line, so few lines are parsed.
+                    if any(key in line[:_KEY_BYTES] for key in wanted):
+                        with contextlib.suppress(orjson.JSONDecodeError):
+                            entry = orjson.loads(line)
+                            found.setdefault(entry["key"], entry)
+        except OSError as error:
+            raise RunError(f"the journal cannot be read ({error.strerror})", where=str(path)) from error
+    return found
 
 
 def _slot(key: str) -> bytes:

@@ -1,0 +1,78 @@
+"""The files of the filter stage: every record with its decision, and the kept ones as a dataset."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from synth.core.jsonl import FileDigest, line_writer
+from synth.core.runs import Run
+from synth.filtering.lines import UNDECIDED
+from synth.filters.selection import validation_documents
+
+_KEPT = b'"decision":{"keep":true,"reasons":[]}'
+
+Mask = Callable[[list[dict[str, str]]], list[dict[str, str]]]
+"""Takes message lists and gives them back with their secrets masked."""
+
+
+def decided(line: bytes, reason: str | None) -> bytes:
+    """Return a scored line with its decision: keep, or reject for `reason`; one that has a decision stays as it is."""
+    # In JSON a quotation mark inside a text is escaped, so this finds a key; a score may be called "decision" too,
+    # and scores stand before the decision.
+    place = line.rfind(UNDECIDED)
+    if place < 0:
+        return line
+    decision = _KEPT if reason is None else b'"decision":' + orjson.dumps({"keep": False, "reasons": [reason]})
+    return line[:place] + decision + line[place + len(UNDECIDED) :]
+
+
+def write_records(run: Run, lines: Iterable[bytes]) -> FileDigest:
+    """Write records.jsonl anew; there is no dataset beside it."""
+    with line_writer(run.records_path) as writer:
+        for line in lines:
+            writer.write(line)
+    return writer.digest
+
+
+def write_all(
+    run: Run, lines: Iterable[bytes], kept: Counter[str], share: float, seed: int, mask: Mask | None = None
+) -> Mapping[str, FileDigest]:
+    """Write records.jsonl and the dataset; return their digests by their paths in the run.
+
+    Args:
+        run: the run, locked.
+        lines: decided lines, in order.
+        kept: the number of kept records of each document.
+        share: the share of them that validates, by whole documents.
+        seed: decides which documents validate.
+        mask: hides secrets in the dataset's rows; None leaves them as they are.
+    """
+    validating = validation_documents(kept, share, seed)
+    paths = (run.records_path, run.train_path, run.validation_path)
+    with contextlib.ExitStack() as files:
+        records, train, validation = (files.enter_context(line_writer(path)) for path in paths)
+        for line in lines:
+            records.write(line)
+            if _KEPT in line:
+                value = orjson.loads(line)
+                if value["decision"]["keep"]:
+                    writer = validation if value["document_id"] in validating else train
+                    writer.write(orjson.dumps(_row(value, mask), option=orjson.OPT_APPEND_NEWLINE))
+    writers = (records, train, validation)
+    return {
+        path.relative_to(run.path).as_posix(): writer.digest for path, writer in zip(paths, writers, strict=True)
+    }
+
+
+def _row(value: Mapping[str, Any], mask: Mask | None) -> dict[str, Any]:
+    """Return the dataset's row: TRL's conversational prompt and completion, and where it came from."""
+    hidden = mask or (lambda messages: messages)
+    return {
+        "prompt": hidden(value["prompt"]),
+        "completion": hidden(value["completion"]),
+        "id": value["id"],
+        "document_id": value["document_id"],
+    }

@@ -1,0 +1,100 @@
+"""What is needed to judge one record alone: the rules, the scorers and the held-out questions."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from synth.core.heldout import HeldoutSet
+from synth.core.records import Record
+from synth.filtering.config import FilterConfig
+from synth.filters.answer_type import ANSWER_TYPE
+from synth.filters.base import Rule, Scorer
+from synth.filters.decontamination import HeldoutIndex
+from synth.filters.find import find_scorers
+from synth.filters.form import FormLimits, form_scorer
+from synth.filters.groundedness import EVIDENCE, FACTS, GROUNDEDNESS, RELEVANCE
+from synth.filters.language import LANGUAGE
+from synth.filters.lengths import length_scorer
+from synth.filters.negation import NEGATION
+from synth.filters.pii import pii_scorer
+from synth.filters.question_fit import QUESTION_FIT
+from synth.filters.rules_file import Combined
+from synth.filters.span_use import SPAN_USE
+
+# Scores that generators give: the teacher's mean token probability (None where the endpoint does not say it).
+GENERATED = frozenset({"confidence"})
+
+COMBINED = "combined"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The rules in force and what gives the scores that they name.
+
+    `own` are the scores that the filter gives itself, which a record loses before it is judged again.
+    """
+
+    config: FilterConfig
+    rules: tuple[Rule, ...]
+    scorers: tuple[Scorer, ...]
+    own: frozenset[str]
+    combined: Combined | None
+    index: HeldoutIndex | None
+
+    @classmethod
+    def of(cls, config: FilterConfig, heldout: Sequence[HeldoutSet] = (), *, scorers: Sequence[Scorer] = ()) -> Self:
+        """Make the plan that `config` asks for.
+
+        Args:
+            config: the rules and the bounds.
+            heldout: the questions that no pair may ask.
+            scorers: more scorers, for rules that name them.
+
+        Raises:
+            ConfigError: a rule or the rules file cannot be read, or a scorer cannot be found.
+        """
+        file = config.rules_file()
+        rules = config.rules_in_force(file)
+        combined = file.combined if file is not None else None
+        wanted = {rule.score for rule in rules} | set(combined.names if combined is not None else ())
+        known = (*scorers_of(config, wanted), *find_scorers(config.scorer), *scorers)
+        used = known if config.scores == "all" else tuple(s for s in known if s.name in wanted)
+        own = frozenset(scorer.name for scorer in known)
+        return cls(
+            config=config,
+            rules=rules,
+            scorers=used,
+            own=own | {COMBINED} if combined is not None else own,
+            combined=combined,
+            index=HeldoutIndex(heldout) if heldout else None,
+        )
+
+    def undecided(self, record: Record) -> Record:
+        """Return the record as it was before any filter: no decision, none of the filter's own scores."""
+        others = {name: value for name, value in record.scores.items() if name not in self.own}
+        return replace(record, scores=others, decision=None)
+
+
+def scorers_of(config: FilterConfig, wanted: Iterable[str] = ()) -> tuple[Scorer, ...]:
+    """Return the model-free scorers of this package in the order of the funnel.
+
+    Args:
+        config: the bounds.
+        wanted: the scores that are ruled on; what needs an extra is there only if it is among them.
+    """
+    words = FormLimits(config.min_question_words, config.max_question_words, config.max_answer_words)
+    tokens = config.token_limits
+    return (
+        form_scorer(words),
+        *(() if tokens is None or config.tokenizer is None else (length_scorer(tokens, config.tokenizer),)),
+        LANGUAGE,
+        EVIDENCE,
+        GROUNDEDNESS,
+        FACTS,
+        NEGATION,
+        RELEVANCE,
+        ANSWER_TYPE,
+        QUESTION_FIT,
+        SPAN_USE,
+        *((pii_scorer(),) if "pii" in set(wanted) else ()),
+    )

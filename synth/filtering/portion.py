@@ -1,0 +1,54 @@
+"""What can be said of one record alone: its scores, the rules that it fails, a leak of a held-out question."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from synth.core.records import Record
+from synth.filtering.plan import COMBINED, Plan
+from synth.filters.base import Rule, failed_reasons, score_records
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A record with its scores, and why it is rejected, as far as that can be told from it alone.
+
+    `quality` is the mean of the scores that a rule wants high, from 0 to 1, where the scores are. `note` says of a
+    leak that is reported and rejects nothing.
+    """
+
+    record: Record
+    reasons: tuple[str, ...]
+    quality: float
+    note: str = ""
+
+
+def judge_alone(records: Sequence[Record], plan: Plan) -> list[Judged]:
+    """Score records and hold the rules against them; decisions that they have are forgotten.
+
+    Raises:
+        ConfigError: a user's scorer did not return one score a record.
+    """
+    scored = score_records([plan.undecided(record) for record in records], plan.scorers)
+    if plan.combined is not None:
+        scored = [r.with_scores({COMBINED: round(plan.combined.value(r.scores), 4)}) for r in scored]
+    scorers = {scorer.name: scorer for scorer in plan.scorers}
+    judged = []
+    for record in scored:
+        reasons, note = failed_reasons(record, plan.rules, scorers), ""
+        if plan.index is not None:
+            if (leak := plan.index.find(record)) is not None:
+                reasons.append(f"contaminated:{leak}")
+            elif (shown := plan.index.passage_leak(record.context)) is not None:
+                if plan.config.contaminated_passages == "reject":
+                    reasons.append(f"contaminated:{shown}")
+                else:
+                    note = str(shown)
+        judged.append(Judged(record, tuple(reasons), quality(record, plan.rules), note))
+    return judged
+
+
+def quality(record: Record, rules: Sequence[Rule]) -> float:
+    """Return the mean of the scores that a rule wants high; 0 where there is none."""
+    wanted = {rule.score for rule in rules if rule.relation.startswith(">")}
+    values = [value for name, value in record.scores.items() if name in wanted and value is not None]
+    return round(sum(values) / len(values), 4) if values else 0.0
