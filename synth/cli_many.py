@@ -43,10 +43,11 @@ from synth.core.config import build
 from synth.core.console import AsJson, ConfigFile, Quiet, RunFolder, notice, print_json, setting, stdout
 from synth.core.errors import ConfigError
 from synth.core.runs import Run
+from synth.core.signals import stop_on_signals
 from synth.filter import run_filter
 from synth.filtering.config import FilterConfig
 from synth.generate import GenerateConfig
-from synth.job import joined_options, parse_options, stop_on_signals
+from synth.job import joined_options, parse_options
 from synth.jobs import JobOutcome, check_outcomes, run_jobs
 from synth.jobs_file import read_jobs
 from synth.live import LiveView, duration

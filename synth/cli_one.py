@@ -32,6 +32,7 @@ from synth.cli_parts import (
 )
 from synth.core.config import build
 from synth.core.console import AsJson, ConfigFile, Quiet, notice, print_json, setting, stdout
+from synth.core.signals import stop_on_signals
 from synth.generate import GenerateConfig
 from synth.inference.endpoints import BUNDLED
 from synth.job import (
@@ -44,7 +45,6 @@ from synth.job import (
     judge_of,
     parse_options,
     run_job,
-    stop_on_signals,
 )
 from synth.live import LiveView
 from synth.preview import Preview, preview, show_preview

@@ -8,34 +8,40 @@ The records pass twice, in blocks, and never stand in memory all at once: the fi
 each alone (in several processes), the second writes what the corpus level has decided.
 """
 
+import asyncio
 import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import orjson
 
 from synth.core.errors import ConfigError, RunError
 from synth.core.heldout import HeldoutSet, load_heldout
 from synth.core.jsonl import FileDigest, read_blocks
 from synth.core.records import Decision, Record
 from synth.core.runs import Run, StageEntry
+from synth.core.signals import signals_as_usual, stop_on_signals
 from synth.filtering.ablate import Ablation, ablate
 from synth.filtering.config import FilterConfig
 from synth.filtering.corpus import settle
 from synth.filtering.dataset import decided, write_all, write_records
-from synth.filtering.ledger import FilterSummary, Ledger
+from synth.filtering.ledger import FilterSummary, Ledger, step
 from synth.filtering.lines import Scored, Task, prepare, score_block, score_records_alone
-from synth.filtering.plan import GENERATED, Plan
+from synth.filtering.models import ask_models
+from synth.filtering.plan import COMBINED, GENERATED, Plan
+from synth.filtering.portion import quality
 from synth.filtering.spool import Spool
 from synth.filtering.table import Columns, TableBuilder
 from synth.filtering.workers import Workers
-from synth.filters.base import Scorer, check_names
+from synth.filters.base import Scorer, check_names, failed_reasons
 
 # Raise it when a scorer changes its mind about the same text, so that no old decision passes for current.
 FILTER_VERSION = 3
@@ -117,12 +123,10 @@ def run_filter(
         RunError: the run is locked, there is nothing to filter, or no record was kept; then the decisions
             stand in records.jsonl and there is no dataset.
     """
-    with run.lock():
-        stage = Filtering.prepare(run, config, heldout)
-        if stage.is_current():
-            return FilterSummary.from_counts(run.stages()["filter"].counts)
-        with stage.first_pass(processes, say):
-            return stage.second_pass()
+    work = filter_run(run, config, heldout, processes=processes, say=say)
+    if config.judge is None and config.student is None:
+        return _without_waiting(work)
+    return asyncio.run(_stoppable(work, say))
 
 
 def run_ablate(
@@ -148,11 +152,64 @@ def run_ablate(
     Raises:
         SynthError: as `run_filter` does.
     """
-    with run.lock():
-        stage = Filtering.prepare(run, config, heldout)
-        with stage.first_pass(processes, say):
-            assert stage.columns is not None
-            return ablate(stage.columns, config, stage.plan.rules, stage.ledger.failing)
+    with run.lock(), Filtering.prepare(run, config, heldout) as stage:
+        stage.first_pass(processes, say)
+        assert stage.columns is not None
+        return ablate(stage.columns, config, stage.plan.rules, stage.ledger.failing)
+
+
+async def filter_run(
+    run: Run,
+    config: FilterConfig,
+    heldout: Heldout = None,
+    *,
+    processes: int | None = None,
+    say: Progress = lambda text: None,
+    stop: asyncio.Event | None = None,
+) -> FilterSummary:
+    """Do what `run_filter` does, inside an event loop.
+
+    It waits only for models; the rest holds the loop, and Ctrl-C ends it at once, since its files are whole or as
+    they were.
+
+    Args:
+        run: as in `run_filter`.
+        config: as in `run_filter`.
+        heldout: as in `run_filter`.
+        processes: as in `run_filter`.
+        say: as in `run_filter`.
+        stop: set to drain the calls in flight and raise Interrupted.
+
+    Raises:
+        SynthError: as `run_filter` does.
+        Interrupted: `stop` was set.
+    """
+    with run.lock(), ExitStack() as files:
+        with signals_as_usual():
+            stage = files.enter_context(Filtering.prepare(run, config, heldout))
+            if stage.is_current():
+                return FilterSummary.from_counts(run.stages()["filter"].counts)
+            stage.first_pass(processes, say)
+        await stage.ask(stop or asyncio.Event(), say)
+        with signals_as_usual():
+            return stage.second_pass()
+
+
+def _without_waiting(work: Coroutine[Any, Any, FilterSummary]) -> FilterSummary:
+    """Return what a coroutine gives that has nothing to wait for; it needs no event loop, nor minds one."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        found: FilterSummary = done.value
+        return found
+    finally:
+        work.close()
+    raise AssertionError("the filter waited although no model was named")
+
+
+async def _stoppable(work: Coroutine[Any, Any, FilterSummary], say: Progress) -> FilterSummary:
+    with stop_on_signals(say) as stop:
+        return await work
 
 
 @dataclass(slots=True)
@@ -170,6 +227,14 @@ class Filtering:
     columns: Columns | None = None
     spool: Spool | None = None
     notes: int = 0
+    files: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Remove the temporary files."""
+        self.files.close()
 
     @classmethod
     def prepare(cls, run: Run, config: FilterConfig, heldout: Heldout = None) -> Self:
@@ -209,8 +274,8 @@ class Filtering:
             "filter", self.settings, self.inputs(entry.inputs["records.jsonl"])
         )
 
-    def first_pass(self, processes: int | None, say: Progress) -> ExitStack:
-        """Score every record alone; what comes back closes the spool.
+    def first_pass(self, processes: int | None, say: Progress) -> None:
+        """Score every record alone.
 
         Raises:
             ConfigError: a rule names a score that nothing gives.
@@ -218,24 +283,21 @@ class Filtering:
             RunError: there is no record, or the disk is full.
         """
         digest, builder, rows, names = hashlib.sha256(), TableBuilder(), 0, set[str]()
-        with ExitStack() as stack:
-            self.spool = stack.enter_context(Spool(self.run.path / ".records.scored.part"))
-            for scored in self._scored(processes):
-                self.spool.add(scored.lines)
-                builder.add(scored)
-                digest.update(scored.digests)
-                self.ledger.take(scored)
-                names |= scored.scores
-                self.notes += scored.notes
-                rows += len(scored.lines)
-            if not rows:
-                raise RunError(
-                    "there is no record to filter", where=str(self.run.records_path), fix="quarantine.jsonl says why"
-                )
-            check_rules(self.plan, names)
-            self.digest, self.columns = FileDigest(digest.hexdigest(), rows), builder.finish()
-            return stack.pop_all()
-        raise AssertionError  # a context manager that swallows errors
+        self.spool = self.files.enter_context(Spool(self.run.path / ".records.scored.part"))
+        for scored in self._scored(processes):
+            self.spool.add(scored.lines)
+            builder.add(scored)
+            digest.update(scored.digests)
+            self.ledger.take(scored)
+            names |= scored.scores
+            self.notes += scored.notes
+            rows += len(scored.lines)
+        if not rows:
+            raise RunError(
+                "there is no record to filter", where=str(self.run.records_path), fix="quarantine.jsonl says why"
+            )
+        check_rules(self.plan, names)
+        self.digest, self.columns = FileDigest(digest.hexdigest(), rows), builder.finish()
 
     def _scored(self, processes: int | None) -> Iterator[Scored]:
         path = self.run.records_path
@@ -247,6 +309,47 @@ class Filtering:
         task = Task(self.config, tuple(one.path for one in self.heldout))
         with Workers(prepare, task, score_block, count=count) as workers:
             yield from workers.map(blocks)
+
+    async def ask(self, stop: asyncio.Event, say: Progress) -> None:
+        """Ask models for the scores that rules want of them, about the records that no other rule rejects.
+
+        Raises:
+            InferenceError: a model is gone.
+            Interrupted: `stop` was set.
+        """
+        if not self.plan.late:
+            return
+        assert self.columns is not None and self.spool is not None
+        wanted = self.plan.late - {COMBINED}
+        asked = await ask_models(self.run, self.config, wanted, self._passing, stop=stop, say=say)
+        say(f"models: {asked.calls} calls, {asked.replayed} answers from the journal, {asked.failures} without use")
+        rules, steps = self.plan.late_rules, list(self.columns.steps)
+        again = self.files.enter_context(Spool(self.run.path / ".records.judged.part"))
+        for row, line in enumerate(self.spool.lines()):
+            if row not in asked.late:
+                again.add([line])
+                continue
+            record = asked.late.pop(row).applied_to(Record.from_json(orjson.loads(line)))
+            if self.plan.combined is not None and COMBINED in self.plan.late:
+                record = record.with_scores({COMBINED: round(self.plan.combined.value(record.scores), 4)})
+            reasons = failed_reasons(record, rules, {})
+            self.columns.quality[row] = quality(record, self.plan.rules)
+            if reasons:
+                self.ledger.add(reasons)
+                heads = list(dict.fromkeys(map(step, reasons)))
+                steps += [head for head in heads if head not in steps]
+                self.columns.only[row] = steps.index(heads[0]) if len(heads) == 1 else -2
+                record = record.decided(Decision(False, tuple(reasons)))
+            again.add([orjson.dumps(record.to_json(), option=orjson.OPT_APPEND_NEWLINE)])
+        self.columns, self.spool = replace(self.columns, steps=tuple(steps)), again
+
+    def _passing(self) -> Iterator[tuple[int, Record]]:
+        """Yield the records that nothing speaks against so far, each with its row, in the order of the file."""
+        assert self.columns is not None and self.spool is not None
+        passing = self.columns.only == -1
+        for row, line in enumerate(self.spool.lines()):
+            if passing[row]:
+                yield row, Record.from_json(orjson.loads(line))
 
     def second_pass(self) -> FilterSummary:
         """Decide on all records together and write the files.

@@ -5,11 +5,9 @@
 
 import asyncio
 import gc
-import signal
-import threading
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from synth.core.errors import ConfigError, Interrupted, RunError
 from synth.core.heldout import HeldoutSet, load_heldout
 from synth.core.records import Record
 from synth.core.runs import Run
-from synth.filter import decide, run_filter
+from synth.filter import decide, filter_run
 from synth.filtering.config import FilterConfig
 from synth.filtering.ledger import FilterSummary, step
 from synth.filtering.plan import GENERATED, Plan
@@ -160,10 +158,7 @@ async def run_job(
                 "stopped before the filter", fix=f"run the same command again, or `synth filter {run.path}`"
             )
         view.say("filtering")
-        # Not in a thread: there is nothing to drain any more, and Ctrl-C should end it at once. Its files are whole
-        # or as they were.
-        with signals_as_usual():
-            filtered = run_filter(run, job.rules, job.heldout)
+        filtered = await filter_run(run, job.rules, job.heldout, stop=stop, say=view.say)
     return JobResult(run, summary, filtered)
 
 
@@ -213,60 +208,6 @@ def check_number(job: Job, result: JobResult) -> None:
             where=str(result.run.path),
             fix="add documents, raise --max-rounds or the cap, or loosen a rule",
         )
-
-
-@contextmanager
-def signals_as_usual() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the process while the block runs, whatever `stop_on_signals` made of them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
-    terminate = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, terminate)
-
-
-@contextmanager
-def stop_on_signals(say: Callable[[str], None]) -> Iterator[asyncio.Event]:
-    """Give an event that the first Ctrl-C or SIGTERM sets; the second drops what is in flight.
-
-    Raises:
-        Interrupted: after the second.
-    """
-    stop = asyncio.Event()
-    dropped = False
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None
-
-    def interrupt() -> None:
-        nonlocal dropped
-        if stop.is_set():
-            dropped = True
-            task.cancel()
-            return
-        stop.set()
-        say("Finishing the calls in flight; press Ctrl-C again to drop them.")
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupt)
-    try:
-        yield stop
-    except asyncio.CancelledError:
-        if not dropped:
-            raise
-        task.uncancel()
-        raise Interrupted(
-            "stopped; the calls in flight were dropped",
-            fix="run the same command again: answered calls come from the journal",
-        ) from None
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
 
 
 def calm_collector() -> None:

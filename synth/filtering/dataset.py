@@ -62,9 +62,7 @@ def write_all(
                     writer = validation if value["document_id"] in validating else train
                     writer.write(orjson.dumps(_row(value, mask), option=orjson.OPT_APPEND_NEWLINE))
     writers = (records, train, validation)
-    return {
-        path.relative_to(run.path).as_posix(): writer.digest for path, writer in zip(paths, writers, strict=True)
-    }
+    return {path.relative_to(run.path).as_posix(): writer.digest for path, writer in zip(paths, writers, strict=True)}
 
 
 def _row(value: Mapping[str, Any], mask: Mask | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Self
 from synth.core.heldout import HeldoutSet
 from synth.core.records import Record
 from synth.filtering.config import FilterConfig
+from synth.filtering.late import late_scores
 from synth.filters.answer_type import ANSWER_TYPE
 from synth.filters.base import Rule, Scorer
 from synth.filters.decontamination import HeldoutIndex
@@ -31,7 +32,8 @@ COMBINED = "combined"
 class Plan:
     """The rules in force and what gives the scores that they name.
 
-    `own` are the scores that the filter gives itself, which a record loses before it is judged again.
+    `own` are the scores that the filter gives itself, which a record loses before it is judged again. `late` are
+    those that models give later, and `rules` on them wait until then.
     """
 
     config: FilterConfig
@@ -40,6 +42,17 @@ class Plan:
     own: frozenset[str]
     combined: Combined | None
     index: HeldoutIndex | None
+    late: frozenset[str] = frozenset()
+
+    @property
+    def early_rules(self) -> tuple[Rule, ...]:
+        """The rules that need no model."""
+        return tuple(rule for rule in self.rules if rule.score not in self.late)
+
+    @property
+    def late_rules(self) -> tuple[Rule, ...]:
+        """The rules that wait for a model."""
+        return tuple(rule for rule in self.rules if rule.score in self.late)
 
     @classmethod
     def of(cls, config: FilterConfig, heldout: Sequence[HeldoutSet] = (), *, scorers: Sequence[Scorer] = ()) -> Self:
@@ -60,19 +73,24 @@ class Plan:
         known = (*scorers_of(config, wanted), *find_scorers(config.scorer), *scorers)
         used = known if config.scores == "all" else tuple(s for s in known if s.name in wanted)
         own = frozenset(scorer.name for scorer in known)
+        late = late_scores(config, wanted)
+        if combined is not None and late & set(combined.names):
+            late |= {COMBINED}
         return cls(
             config=config,
             rules=rules,
             scorers=used,
-            own=own | {COMBINED} if combined is not None else own,
+            own=own | late | ({COMBINED} if combined is not None else set()),
             combined=combined,
             index=HeldoutIndex(heldout) if heldout else None,
+            late=late,
         )
 
     def undecided(self, record: Record) -> Record:
         """Return the record as it was before any filter: no decision, none of the filter's own scores."""
         others = {name: value for name, value in record.scores.items() if name not in self.own}
-        return replace(record, scores=others, decision=None)
+        judgements = record.judgements if not self.late else ()
+        return replace(record, scores=others, judgements=judgements, decision=None)
 
 
 def scorers_of(config: FilterConfig, wanted: Iterable[str] = ()) -> tuple[Scorer, ...]:

@@ -29,12 +29,12 @@ def judge_alone(records: Sequence[Record], plan: Plan) -> list[Judged]:
         ConfigError: a user's scorer did not return one score a record.
     """
     scored = score_records([plan.undecided(record) for record in records], plan.scorers)
-    if plan.combined is not None:
+    if plan.combined is not None and COMBINED not in plan.late:
         scored = [r.with_scores({COMBINED: round(plan.combined.value(r.scores), 4)}) for r in scored]
     scorers = {scorer.name: scorer for scorer in plan.scorers}
-    judged = []
+    judged, rules = [], plan.early_rules
     for record in scored:
-        reasons, note = failed_reasons(record, plan.rules, scorers), ""
+        reasons, note = failed_reasons(record, rules, scorers), ""
         if plan.index is not None:
             if (leak := plan.index.find(record)) is not None:
                 reasons.append(f"contaminated:{leak}")

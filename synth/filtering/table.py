@@ -71,7 +71,10 @@ class TableBuilder:
 
     def finish(self) -> Columns:
         """Return all rows."""
-        arrays = {name: np.concatenate(blocks) if blocks else np.empty(0, _ARRAYS[name]) for name, blocks in self._blocks.items()}
+        arrays = {
+            name: np.concatenate(blocks) if blocks else np.empty(0, _ARRAYS[name])
+            for name, blocks in self._blocks.items()
+        }
         self._blocks.clear()
         return Columns(
             **arrays,  # type: ignore[arg-type]

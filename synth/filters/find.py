@@ -40,9 +40,7 @@ def find_scorer(spec: str) -> Scorer:
             fix="run in the folder that holds the module, or install it",
         ) from error
     if not isinstance(getattr(made, "name", None), str) or not callable(getattr(made, "score", None)):
-        raise ConfigError(
-            "is no scorer", where=where, fix="it needs `name` and `score(records) -> list[float | None]`"
-        )
+        raise ConfigError("is no scorer", where=where, fix="it needs `name` and `score(records) -> list[float | None]`")
     scorer: Scorer = made
     return scorer
 

@@ -1,0 +1,33 @@
+"""Which scores come late: those that a model gives, after all that needs no model has been said."""
+
+from collections.abc import Iterable
+
+from synth.core.errors import ConfigError
+from synth.filtering.config import FilterConfig
+from synth.filters.model_scorers import MODEL_SCORES, STUDENT_SCORES
+from synth.filters.student_view import StudentView
+
+VIEW_SCORES = frozenset(StudentView.scores)
+"""The scores of a student that is loaded here: an endpoint does not show what it thinks of a given text."""
+
+
+def late_scores(config: FilterConfig, wanted: Iterable[str]) -> frozenset[str]:
+    """Return those of the scores `wanted` by rules that a model gives now; without a model, records may have them.
+
+    Raises:
+        ConfigError: a model is named, and no rule wants what it would say.
+    """
+    asked = set[str]()
+    if config.judge is not None:
+        asked |= MODEL_SCORES if config.student is None else MODEL_SCORES - STUDENT_SCORES
+    if config.student is not None:
+        asked |= STUDENT_SCORES | VIEW_SCORES
+    found = asked & set(wanted)
+    for name, spec in (("judge", config.judge), ("student", config.student)):
+        if spec is not None and not found:
+            raise ConfigError(
+                "no rule names a score that a model gives",
+                where=f"--{name}",
+                fix=f'add one, such as --rule "round_trip >= 0.5"; models give {", ".join(sorted(asked))}',
+            )
+    return frozenset(found)
