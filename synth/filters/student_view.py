@@ -1,0 +1,162 @@
+"""`answer_loss` and `ifd`: how hard an answer is for the student, with its question and without.
+
+Instruction-following difficulty: Li, Zhang, Li, Chen, Chen, Cheng, Wang, Zhou and Xiao, "From Quantity to Quality:
+Boosting LLM Performance with Self-Guided Data Selection for Instruction Tuning" (NAACL 2024), section 2.2: the loss
+of the answer given the question, divided by its loss alone. Near or above 1 the question is no help to the student.
+"""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synth.core.errors import ConfigError
+from synth.core.records import Record
+from synth.filters.model_base import ModelScores, not_applicable
+
+
+@dataclass(frozen=True, slots=True)
+class _Sequence:
+    """Tokens of which the last `counted` are the answer's."""
+
+    tokens: tuple[int, ...]
+    counted: int
+
+
+class StudentView:
+    """Reads answers with a student's base, loaded here with transformers, and measures how much they surprise it.
+
+    Gives `answer_loss`, the mean loss of the answer's tokens after the prompt, in nats a token, and `ifd`, that
+    divided by the loss of the same tokens after the head of an assistant's turn alone. The chat template of the
+    model is applied; the answer's own tokens are counted, not those that end its turn. None where the answer has no
+    token or the whole is longer than the student takes.
+
+    Args:
+        model: a local folder or a hub id.
+        revision: of the hub.
+        max_length: the longest prompt and answer in tokens; the model's own limit where that is less or none is given.
+        batch_tokens: how many tokens, padding included, are read at once.
+        device: as torch names it; a GPU where there is one unless given.
+
+    Raises:
+        ConfigError: transformers is not installed, the model cannot be loaded, or it has no chat template.
+    """
+
+    name = "student_view"
+    scores: tuple[str, ...] = ("answer_loss", "ifd")
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        max_length: int | None = None,
+        batch_tokens: int = 4096,
+        device: str | None = None,
+    ) -> None:
+        self._torch = _library("torch")
+        self._device = device or ("cuda" if self._torch.cuda.is_available() else "cpu")
+        self._tokenizer, self._model = _load(str(model), revision, self._torch, self._device)
+        own = getattr(self._model.config, "max_position_embeddings", None)
+        limits = [limit for limit in (max_length, own) if limit is not None]
+        self._max_length = min(limits) if limits else None
+        self._batch_tokens = batch_tokens
+
+    def score(self, records: Sequence[Record]) -> list[ModelScores]:
+        """Return `answer_loss` and `ifd` of each record, in order; the batches do not change them."""
+        pairs = [self._sequences(record) for record in records]
+        # The same answer is often given to many questions; alone it is read once.
+        losses = self._losses({sequence for pair in pairs if pair is not None for sequence in pair})
+        found = []
+        for pair in pairs:
+            if pair is None:
+                found.append(not_applicable(self))
+                continue
+            asked, alone = losses[pair[0]], losses[pair[1]]
+            found.append(ModelScores({"answer_loss": asked, "ifd": asked / alone if alone else None}))
+        return found
+
+    def _sequences(self, record: Record) -> tuple[_Sequence, _Sequence] | None:
+        """Return the answer after its prompt and after nothing but the head of its turn."""
+        turns = [*record.prompt, *record.completion[:-1]]
+        messages = [message.to_json() for message in turns]
+        prompt = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        bare = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
+        # Many templates refuse an empty conversation, so the head is what the generation prompt adds to this one.
+        head = prompt[len(bare) :] if prompt.startswith(bare) else ""
+        # Apart, so that the answer has the same tokens after either.
+        answer = self._tokens(record.answer)
+        before, start = self._tokens(prompt), self._tokens(head) or self._first()
+        if not answer or not before or (self._max_length is not None and len(before) + len(answer) > self._max_length):
+            return None
+        return _Sequence((*before, *answer), len(answer)), _Sequence((*start, *answer), len(answer))
+
+    def _tokens(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _first(self) -> list[int]:
+        """Return a token for the answer's first one to follow, where the template has no head of a turn."""
+        known = (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id)
+        return [token for token in known if token is not None][:1] or [0]
+
+    def _losses(self, sequences: set[_Sequence]) -> dict[_Sequence, float]:
+        """Return the mean loss of the counted tokens of each."""
+        losses: dict[_Sequence, float] = {}
+        for batch in _batches(sorted(sequences, key=lambda s: (len(s.tokens), s.tokens)), self._batch_tokens):
+            losses.update(zip(batch, self._read(batch), strict=True))
+        return losses
+
+    def _read(self, batch: Sequence[_Sequence]) -> list[float]:
+        torch = self._torch
+        width = max(len(sequence.tokens) for sequence in batch)
+        # Padding stands to the right: a causal model's token never sees what follows it.
+        tokens = torch.tensor([[*s.tokens, *[0] * (width - len(s.tokens))] for s in batch], device=self._device)
+        mask = torch.tensor([[1] * len(s.tokens) + [0] * (width - len(s.tokens)) for s in batch], device=self._device)
+        first = min(len(s.tokens) - s.counted for s in batch) - 1
+        with torch.inference_mode():
+            # Logits are by far the largest thing here, so none are made for the part that nobody's answer stands in.
+            kept = torch.arange(first, width, device=self._device)
+            logits = self._model(input_ids=tokens, attention_mask=mask, logits_to_keep=kept, use_cache=False).logits
+            found = []
+            for row, sequence in enumerate(batch):
+                start, end = len(sequence.tokens) - sequence.counted, len(sequence.tokens)
+                predicted = logits[row, start - 1 - first : end - 1 - first].float()
+                loss = torch.nn.functional.cross_entropy(predicted, tokens[row, start:end])
+                found.append(float(loss))
+        return found
+
+
+def _batches(sequences: Sequence[_Sequence], most: int) -> Iterator[list[_Sequence]]:
+    """Cut sequences, the shortest first, into batches of at most `most` tokens with padding, or of one sequence."""
+    batch: list[_Sequence] = []
+    for sequence in sequences:
+        if batch and (len(batch) + 1) * len(sequence.tokens) > most:
+            yield batch
+            batch = []
+        batch.append(sequence)
+    if batch:
+        yield batch
+
+
+def _library(name: str) -> Any:  # noqa: ANN401  (an untyped module)
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"{name} is not installed", fix="install the extra: pip install 'synth-tune[tune]'") from error
+
+
+def _load(model: str, revision: str | None, torch: Any, device: str) -> tuple[Any, Any]:  # noqa: ANN401
+    transformers = _library("transformers")
+    where = f"student {model}"
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model, revision=revision)
+        # On a CPU half precision is slow, and too coarse for a loss.
+        dtype = torch.float32 if device == "cpu" else torch.bfloat16
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype=dtype)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"cannot be loaded ({reason})", where=where, fix="name a folder or a hub id") from error
+    if not tokenizer.chat_template:
+        raise ConfigError("has no chat template", where=where, fix="take a student that has one")
+    return tokenizer, loaded.to(device).eval()
