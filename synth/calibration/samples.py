@@ -70,7 +70,8 @@ def _sample(pair: HumanPair, spoiled: Spoiled | None, label: str, form: Form) ->
     start = pair.starts[0] if spoiled is None or spoiled.start < 0 else spoiled.start
     passage = Passage(pair.document_id, pair.context, 0, len(pair.context))
     evidence = _sentence_at(pair.context, start) if form == "sentence" else None
-    record = Record.create(passage, question, answer, generator=label, evidence=evidence)
+    # The id of a record says nothing of its evidence: here the name of the generator does.
+    record = Record.create(passage, question, answer, generator=f"{label}:{form}", evidence=evidence)
     return Sample(record, pair.id, pair.document_id, label, form)
 
 
