@@ -1,0 +1,1 @@
+"""How good is a score at telling human pairs from broken ones?"""
