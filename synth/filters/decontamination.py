@@ -42,6 +42,9 @@ _LEAST_CONTAINED = 3
 _LEAST_TOKENS_TO_LOSE_CONTENT = 6
 # Contexts that are remembered, since a passage's records come one after the other.
 _REMEMBERED = 1024
+_REMEMBERED_WORDS = 200_000
+# No word is a mark: it stands for the stem of a word that no held-out question has.
+_FOREIGN = "?"
 
 # Thai to Khmer, kana, Han, hangul excluded: scripts without spaces, whose characters are words here.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -142,6 +145,8 @@ class HeldoutIndex:
         self._anchors = _anchors(windows)
         self._known = frozenset(self._anchors)
         self._sizes = sorted({len(words) for words in self._short})
+        self._vocabulary = frozenset(word for question in self._questions for word in question.content)
+        self._stems: dict[str, str] = {}
         self._contexts: dict[str, Words] = {}
         self._passages: dict[str, Leak | None] = {}
 
@@ -289,10 +294,17 @@ class HeldoutIndex:
 
     def _reworded(self, asked: Words) -> Iterator[tuple[int, int]]:
         """Yield the questions that have this one's words but for one, and all of its content words."""
-        content = [stem(word) for word in asked if word not in _STOP]
-        if not content:
-            return
-        numbers_ = self._reworded_as.get(tuple(sorted(content)))
+        stems, content = self._stems, []
+        for word in asked:
+            root = stems.get(word)
+            if root is None:
+                root = self._content_stem(word)
+            if root == _FOREIGN:
+                return
+            if root:
+                content.append(root)
+        content.sort()
+        numbers_ = self._reworded_as.get(tuple(content)) if content else None
         if not numbers_:
             return
         plain = _plain(asked)
@@ -303,6 +315,15 @@ class HeldoutIndex:
             enough = len(question.words) >= _LEAST_TOKENS_TO_LOSE_CONTENT or bag == question.content
             if lost <= 1 and enough and (plain - question.plain).total() <= 2:
                 yield number, lost
+
+    def _content_stem(self, word: str) -> str:
+        """Return a word's stem: "" for a stop word, `_FOREIGN` where no held-out question has it."""
+        root = "" if word in _STOP else stem(word)
+        if root and root not in self._vocabulary:
+            root = _FOREIGN
+        if len(self._stems) < _REMEMBERED_WORDS:
+            self._stems[word] = root
+        return root
 
     def _words_of_context(self, context: str) -> Words:
         known = self._contexts.get(context)
