@@ -29,6 +29,12 @@ def index(*questions: str) -> HeldoutIndex:
     )
 
 
+def found(index: HeldoutIndex, pair: Record) -> str | None:
+    """Return the id of the item that the pair leaks."""
+    leak = index.find(pair)
+    return leak and leak.item_id
+
+
 @pytest.mark.parametrize(
     "question",
     [
@@ -40,11 +46,11 @@ def index(*questions: str) -> HeldoutIndex:
     ],
 )
 def test_a_long_question_is_found_whole_by_eight_words_or_but_for_one(question: str) -> None:
-    assert index("Who?", LONG).find(record(question)) == "h1"
+    assert found(index("Who?", LONG), record(question)) == "h1"
 
 
 @pytest.mark.parametrize(
-    ("question", "found"),
+    ("question", "leaks"),
     [
         (SHORT, True),
         ("what COLOUR is a light", True),
@@ -57,38 +63,38 @@ def test_a_long_question_is_found_whole_by_eight_words_or_but_for_one(question: 
         ("What is it?", False),
     ],
 )
-def test_a_short_question_is_found_whole_or_but_for_one_word(question: str, found: bool) -> None:
-    assert index(SHORT).find(record(question)) == ("h0" if found else None)
+def test_a_short_question_is_found_whole_or_but_for_one_word(question: str, leaks: bool) -> None:
+    assert found(index(SHORT), record(question)) == ("h0" if leaks else None)
 
 
 def test_another_number_is_another_question() -> None:
-    assert index("How heavy is the A-2?").find(record("How heavy is the A-3?")) is None
+    assert found(index("How heavy is the A-2?"), record("How heavy is the A-3?")) is None
 
 
 def test_a_question_of_a_word_or_two_has_to_be_a_sentence_of_its_own() -> None:
-    assert index("How much?").find(record("How much does it cost?")) is None
-    assert index("How much?").find(record("The lamp costs a bit. How much?")) == "h0"
+    assert found(index("How much?"), record("How much does it cost?")) is None
+    assert found(index("How much?"), record("The lamp costs a bit. How much?")) == "h0"
 
 
 def test_a_question_in_the_answer_or_in_an_earlier_turn_is_found() -> None:
-    assert index(LONG).find(record("What would a customer ask?", f"They ask: {LONG}")) == "h0"
+    assert found(index(LONG), record("What would a customer ask?", f"They ask: {LONG}")) == "h0"
     turns = [Message("user", LONG), Message("assistant", "Four."), Message("user", "Why?")]
-    assert index(LONG).find(record("", prompt=turns)) == "h0"
+    assert found(index(LONG), record("", prompt=turns)) == "h0"
 
 
 def test_words_that_the_passage_has_itself_are_no_leak() -> None:
     heldout = "When you unplug the Cobbin and wait four minutes for the heater plate to cool, what comes next?"
     quoting = record("What should you do before pulling out the fan?", PASSAGE[29:])
-    assert index(heldout).find(quoting) is None
-    assert index(heldout).find(record(heldout)) == "h0"
+    assert found(index(heldout), quoting) is None
+    assert found(index(heldout), record(heldout)) == "h0"
 
 
 def test_of_several_the_first_in_the_file_is_named() -> None:
-    assert index(SHORT, LONG, LONG).find(record(LONG)) == "h1"
+    assert found(index(SHORT, LONG, LONG), record(LONG)) == "h1"
 
 
 def test_an_empty_set_finds_nothing() -> None:
-    assert index().find(record(LONG)) is None
+    assert found(index(), record(LONG)) is None
 
 
 WORDS = st.lists(
@@ -105,4 +111,4 @@ def test_a_planted_question_is_always_found(
 ) -> None:
     planted = " ".join([*before, *question, *after])
     pair = record("Something else?", planted) if answered else record(planted + "?")
-    assert index("Where on earth is Zanzibar?", " ".join(question) + "?").find(pair) == "h1"
+    assert found(index("Where on earth is Zanzibar?", " ".join(question) + "?"), pair) == "h1"
