@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -50,62 +51,70 @@ def check_record(record: Record, *, where: str) -> None:
 
 _NAMES = ("kind", "document_id", "passage_id", "generator")
 _KEYS = {*_NAMES, "id", "prompt", "completion", "context", "evidence", "scores", "decision", "provenance"}
-_JUDGED_KEYS = {*_KEYS, "judgements"}
-_ID = re.compile(r"[0-9a-f]{16}")
+_OPTIONAL = ("more_evidence", "judgements")
+_STRINGS = itemgetter("context", *_NAMES)
+_TEXT = frozenset((str,))
+_SCORE = frozenset((type(None), int, float))
+_ID = re.compile(r"[0-9a-f]{16}").fullmatch
 _ROLES = frozenset(("system", "user", "assistant"))
 
 
 def _plainly_valid(value: Any) -> bool:  # noqa: ANN401  (any JSON)
     """Whether the schema surely accepts `value`; the schema itself decides the rest.
 
-    The schema takes 0.7 ms a record, this 5 µs, and nearly all records are plain.
+    The schema takes 0.7 ms a record, this 2 µs, and nearly all records are plain. All keys are there and all parts of
+    a part have their types: lengths and look-ups decide that without a loop, and sets of types without a branch a value.
     """
     try:
         evidence, decision, source = value["evidence"], value["decision"], value["provenance"]
-        usage = source["usage"]
+        usage, more = source["usage"], value.get("more_evidence")
         return (
-            (value.keys() == _KEYS or (value.keys() == _JUDGED_KEYS and _plain_judgements(value["judgements"])))
-            and _ID.fullmatch(value["id"]) is not None
-            and all(type(value[key]) is str and value[key] for key in _NAMES)
-            and type(value["context"]) is str
+            # As many keys as the known ones that are there: then there is no other.
+            len(value) == len(_KEYS) + sum(key in value for key in _OPTIONAL)
+            and _ID(value["id"]) is not None
+            and set(map(type, (strings := _STRINGS(value)))) == _TEXT
+            and "" not in strings[1:]
             and _plain_messages(value["prompt"])
             and _plain_messages(value["completion"])
-            and (
-                evidence is None
-                or (
-                    evidence.keys() == {"text", "start", "end"}
-                    and type(evidence["text"]) is str
-                    and all(type(evidence[key]) is int and evidence[key] >= -1 for key in ("start", "end"))
-                )
-            )
-            and all(v is None or type(v) in (int, float) for v in value["scores"].values())
+            and (evidence is None or _plain_quotation(evidence))
+            and (more is None or (type(more) is list and bool(more) and all(map(_plain_quotation, more))))
+            and ("more_evidence" not in value or more is not None)
+            and ("judgements" not in value or _plain_judgements(value["judgements"]))
+            and set(map(type, value["scores"].values())) <= _SCORE
             and (
                 decision is None
-                or (
-                    decision.keys() == {"keep", "reasons"}
-                    and type(decision["keep"]) is bool
-                    and _all_strings(decision["reasons"])
-                )
+                or (len(decision) == 2 and type(decision["keep"]) is bool and _all_strings(decision["reasons"]))
             )
-            and source.keys() == {"teacher", "prompt_sha256", "call_keys", "usage"}
+            and len(source) == 4
             and type(source["teacher"]) is type(source["prompt_sha256"]) is str
             and _all_strings(source["call_keys"])
-            and usage.keys() == {"prompt_tokens", "completion_tokens"}
-            and all(type(count) is int for count in usage.values())
+            and len(usage) == 2
+            and type(usage["prompt_tokens"]) is type(usage["completion_tokens"]) is int
         )
     except (KeyError, TypeError, AttributeError):
         return False
 
 
 def _all_strings(value: Any) -> bool:  # noqa: ANN401  (any JSON)
-    return type(value) is list and all(type(item) is str for item in value)
+    return type(value) is list and set(map(type, value)) <= _TEXT
 
 
 def _plain_messages(value: Any) -> bool:  # noqa: ANN401  (any JSON)
+    if type(value) is not list or not value:
+        return False
+    for turn in value:
+        if len(turn) != 2 or turn["role"] not in _ROLES or type(turn["content"]) is not str:
+            return False
+    return True
+
+
+def _plain_quotation(value: Any) -> bool:  # noqa: ANN401  (any JSON)
     return (
-        type(value) is list
-        and bool(value)
-        and all(m.keys() == {"role", "content"} and m["role"] in _ROLES and type(m["content"]) is str for m in value)
+        len(value) == 3
+        and type(value["text"]) is str
+        and type(value["start"]) is type(value["end"]) is int
+        and value["start"] >= -1
+        and value["end"] >= -1
     )
 
 

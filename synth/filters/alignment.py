@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from synth.core.records import Record
-from synth.filters.words import NUMBER_WORDS, Text, find_span, read, word_set
+from synth.filters.words import NUMBER_WORDS, Text, read, word_set
 
 QUESTION_WORDS = word_set("what which who whom where when why how")
 BE = word_set("is are was were")
@@ -33,9 +33,9 @@ class Laid:
         return self.start + len(self.answer.words)
 
     @property
-    def asked(self) -> set[str]:
+    def asked(self) -> frozenset[str]:
         """The stems of the question."""
-        return set(self.question.stems)
+        return self.question.stem_set
 
     @classmethod
     def of(cls, record: Record) -> "Laid | None":
@@ -57,7 +57,7 @@ class Laid:
             answer=answer,
             source=source,
             raw=record.evidence.text,
-            start=find_span(answer.words, source.words),
+            start=source.find(answer),
         )
 
     def follows(self, place: int) -> str:

@@ -7,11 +7,11 @@ a name or a quantity of the evidence in two is a fault of the same kind.
 
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 from synth.core.records import Record
 from synth.filters.base import FaultScorer
-from synth.filters.words import NUMBER_WORDS, STOPWORDS, find_span, read
+from synth.filters.memo import Memo
+from synth.filters.words import NUMBER_WORDS, STOPWORDS, read
 
 _TIME_UNIT = r"(?:second|minute|hour|day|week|fortnight|month|year|decade|centur|season|quarter|weekend|night|morning)"
 _NUMBER = rf"(?:\d[\d.,:]*|{'|'.join(NUMBER_WORDS)}|half|couple|few|several|many)"
@@ -128,14 +128,23 @@ _ROWS: Sequence[tuple[str, re.Pattern[str], Callable[[str], bool]]] = [
 def _answer_type_faults(record: Record) -> Sequence[str] | None:
     if record.kind != "qa":
         return None
-    question = " ".join(read(record.question).words)
-    answer = " ".join(read(record.answer).words)
+    question = read(record.question)
     faults = []
-    for name, pattern, misfit in _ROWS:
-        if pattern.search(question):
-            faults = [f"no answer to {name!r}"] if misfit(answer) else []
-            break
+    if any(map(_ASKS.__getitem__, question.words)):
+        asked = question.line[1:-1]
+        for name, pattern, misfit in _ROWS:
+            if pattern.search(asked):
+                faults = [f"no answer to {name!r}"] if misfit(read(record.answer).line[1:-1]) else []
+                break
     return faults + (_cuts(record) if record.evidence else [])
+
+
+def _asks(word: str) -> bool:
+    """Whether a row may match where this word stands: each of them has one of these."""
+    return any(part in word for part in ("how", "wh"))
+
+
+_ASKS = Memo(_asks)
 
 
 def _cuts(record: Record) -> list[str]:
@@ -145,10 +154,10 @@ def _cuts(record: Record) -> list[str]:
     """
     assert record.evidence is not None
     source, answer = read(record.evidence.text), read(record.answer)
-    start = find_span(answer.words, source.words)
-    if start < 0 or find_span(answer.words, source.words[start + 1 :]) >= 0:
+    start = source.find(answer)
+    if start < 0 or source.holds_twice(answer):
         return []
-    end, asked = start + len(answer.words), set(read(record.question).words)
+    end, asked = start + len(answer.words), read(record.question).word_set
     faults = []
     if start and _is_number(source.words[start - 1]) and _touch(record, start) and not _is_number(answer.words[0]):
         faults.append("cut after a number")
@@ -166,11 +175,7 @@ def _is_number(word: str) -> bool:
 def _touch(record: Record, place: int) -> bool:
     """Whether nothing but space parts the words of the evidence around `place`."""
     assert record.evidence is not None
-    return _gap(record.evidence.text, place)
-
-
-@lru_cache(maxsize=32768)
-def _gap(text: str, place: int) -> bool:
+    text = record.evidence.text
     spans = read(text).spans
     return not text[spans[place - 1][1] : spans[place][0]].strip()
 

@@ -7,10 +7,12 @@ wording are for English and stay silent on other languages; the rest hold for an
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import eq
 
 from synth.core.records import Record
 from synth.filters.base import FaultScorer
-from synth.filters.words import STOPWORDS, Text, find_span, names, numbers, read, squeeze, without_articles, word_set
+from synth.filters.memo import Memo
+from synth.filters.words import STOPWORDS, Text, names, numbers, read, squeeze, word_set
 
 _MARKUP = re.compile(
     r"</?think|<\|[^|>]*\|>|</?(?:div|span|p|br|b|i|table|tr|td|ul|li|a|html|body|passage|answer|question)\b[^>]*>"
@@ -33,9 +35,16 @@ _BOILERPLATE = re.compile(
     r"|i(?:'m| am) (?:sorry|unable)|i can(?:not|'t) (?:answer|help|assist))",
     re.IGNORECASE,
 )
+# What a piece of plain text has to hold before one of the three patterns above can match around it.
+_SUSPECT = re.compile(
+    rf"[<\"\\\[:]|{_SOURCE}|above|below|earlier|previously|^ai|language|sorry|unable|cannot|can't",
+    re.IGNORECASE,
+)
 _QUESTION_END = re.compile(r"[?？؟;]['\")\]»”’*_\s]*$")
+_REPLIES = frozenset({("yes",), ("no",), ("not",)})
 _PRONOUNS = word_set("it they them he she him")
 _POINTERS = word_set("this these those")
+_POINTING = _PRONOUNS | _POINTERS
 _DETERMINERS = word_set("the a an your each every any all no some both another its my our")
 _FRAME = word_set(
     """
@@ -84,16 +93,14 @@ def _is_qa(record: Record) -> bool:
 
 
 def _not_a_question(record: Record) -> bool:
-    return _is_qa(record) and bool(record.question.strip()) and not _QUESTION_END.search(record.question)
+    asked = record.question
+    return not asked.endswith("?") and _is_qa(record) and bool(asked.strip()) and not _QUESTION_END.search(asked)
 
 
 def _answer_in_question(record: Record) -> bool:
     """The question gives its answer away; a choice ("red or green?") and yes or no are let be."""
-    question = read(record.question).words
-    answer = without_articles(read(record.answer).words)
-    if not _is_qa(record) or "or" in question or answer in {("yes",), ("no",), ("not",)}:
-        return False
-    return find_span(answer, without_articles(question)) >= 0
+    question, answer = read(record.question), read(record.answer)
+    return question.holds(answer) and _is_qa(record) and "or" not in question.words and answer.plain not in _REPLIES
 
 
 def _own_texts(record: Record) -> tuple[str, str]:
@@ -109,22 +116,35 @@ def _repeats(record: Record) -> bool:
 def _loops(text: Text) -> bool:
     """Whether up to four words stand three times in a row, or fewer than half of many trigrams are new."""
     words = text.words
+    if len(words) - len(text.word_set) < 2:
+        return False  # three in a row, or that many old trigrams, repeat two words at least
     for size in range(1, 5):
-        run = 0
-        for i in range(size, len(words)):
-            run = run + 1 if words[i] == words[i - size] else 0
-            if run >= 2 * size:
-                return True
-    trigrams = [words[i : i + 3] for i in range(len(words) - 2)]
+        # One byte a word: whether it is the word that stands `size` places before it.
+        same = bytes(map(eq, words[size:], words))
+        if same.find(b"\1" * (2 * size)) >= 0:
+            return True
+    trigrams = list(zip(words, words[1:], words[2:], strict=False))
     return len(trigrams) >= 12 and len(set(trigrams)) * 2 < len(trigrams)
 
 
+def _is_suspect(piece: str) -> bool:
+    return _SUSPECT.search(piece) is not None
+
+
+_SUSPECTS = Memo(_is_suspect)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether no pattern of this file can match in `text`: cheap to see, and true of most texts."""
+    return text.isascii() and text.isprintable() and not any(map(_SUSPECTS.__getitem__, read(text).pieces))
+
+
 def _markup(record: Record) -> bool:
-    return any(_MARKUP.search(text) for text in _own_texts(record))
+    return any(not _is_plain(text) and _MARKUP.search(text) for text in _own_texts(record))
 
 
 def _encoding(record: Record) -> bool:
-    return any(_ENCODING.search(text) for text in _own_texts(record))
+    return any(not _is_plain(text) and _ENCODING.search(text) for text in _own_texts(record))
 
 
 def _boilerplate(record: Record) -> bool:
@@ -132,11 +152,12 @@ def _boilerplate(record: Record) -> bool:
 
     Where the user's turn shows the source, both may talk about it; a refusal may say that it refuses.
     """
-    if record.shows_context:
-        return False
     texts = (record.question,) if record.kind == "unanswerable" else (record.question, record.answer)
-    found = [m.group() for text in texts for m in _BOILERPLATE.finditer(squeeze(text))]
-    return bool(found) and any(phrase.casefold() not in squeeze(record.context).casefold() for phrase in found)
+    found = [m.group() for text in texts if not _is_plain(text) for m in _BOILERPLATE.finditer(squeeze(text))]
+    if not found or record.shows_context:
+        return False
+    context = read(record.context).squeezed.casefold()
+    return any(phrase.casefold() not in context for phrase in found)
 
 
 def _dangling_question(record: Record) -> bool:
@@ -148,6 +169,8 @@ def _dangling_question(record: Record) -> bool:
     if not _is_qa(record) or sum(m.role == "user" for m in record.prompt) > 1:
         return False
     text = read(record.question)
+    if _POINTING.isdisjoint(text.word_set):
+        return False
     for i, word in enumerate(text.words):
         following = text.words[i + 1 : i + 2]
         pointer = word in _POINTERS and (not following or following[0] in STOPWORDS or following == ("mean",))
@@ -164,19 +187,20 @@ def _dangling_question(record: Record) -> bool:
 
 def _fragment(record: Record) -> bool:
     """The answer is a piece cut at a joint: "and the lid", "such", "the card or"."""
-    words = read(record.answer).words
+    answer = read(record.answer)
+    words = answer.words
     if not _is_qa(record) or not words:
         return False
     return (
         words[0] in _DANGLING_START
-        or (words[-1] in _DANGLING_END and not (words[-1] == "a" and read(record.answer).tokens[-1] == "A"))
-        or set(words) <= _EMPTY_WORDS
+        or (words[-1] in _DANGLING_END and not (words[-1] == "a" and answer.tokens[-1] == "A"))
+        or answer.word_set <= _EMPTY_WORDS
     )
 
 
 _CHECKS: Mapping[str, Callable[[Record], bool]] = {
     "empty_question": lambda r: not r.question.strip(),
-    "empty_answer": lambda r: not any(c.isalnum() for c in r.answer),
+    "empty_answer": lambda r: not any(map(str.isalnum, r.answer)),
     "not_a_question": _not_a_question,
     "answer_in_question": _answer_in_question,
     "repetition": _repeats,

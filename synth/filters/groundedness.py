@@ -6,11 +6,11 @@ A record without evidence is read against its whole passage.
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 
 from synth.core.records import Record
 from synth.filters.base import FaultScorer, ShareScorer
-from synth.filters.words import STOPWORDS, find_span, names, numbers, read, squeeze, stem, without_articles, word_set
+from synth.filters.memo import Memo
+from synth.filters.words import STOPWORDS, numbers, read, stem, word_set
 
 _REPLY = word_set("yes no yeah nope correct true false")
 # Words that a question needs for its form and no passage has to hold.
@@ -20,6 +20,7 @@ _FRAME = word_set(
     number amount percentage use used using difference mean
     """
 )
+_FORMAL = STOPWORDS | _FRAME
 # Kinds whose answer is no statement of the passage.
 _NOT_FROM_THE_SOURCE = frozenset({"unanswerable", "grading"})
 _RESULT = re.compile(r"=\s*[£$€]?\s?(\d[\d.,]*\d|\d)")
@@ -28,6 +29,7 @@ _STEP = re.compile(r"^(?:\d+\. |Answer: )", re.MULTILINE)
 _COMMON_NUMBERS = word_set("2 7 10 12 24 52 60 100 365 1000 3600")
 _JOINT = re.compile(r"[-._]")
 _DIGITS = re.compile(r"\d+")
+_RUN = re.compile(r"[^\W_]+")
 _UNITS = {
     form: forms.split()[0]
     for forms in (
@@ -75,27 +77,24 @@ def _evidence_faults(record: Record) -> Sequence[str] | None:
 
 
 def _quotation_fault(quotation: str, context: str) -> str:
-    quoted = squeeze(quotation)
-    if not any(c.isalnum() for c in quoted):
+    quoted, text = read(quotation).squeezed, read(context).squeezed
+    if not any(map(str.isalnum, quoted)):
         return "empty"
-    text = _squeezed(context)
     start = text.find(quoted)
-    while start >= 0:
-        end = start + len(quoted)
-        if not (_joined(text, start) or _joined(text, end)):
-            return ""
-        start = text.find(quoted, start + 1)
-    return "not in the passage"
-
-
-@lru_cache(maxsize=4096)
-def _squeezed(text: str) -> str:
-    return squeeze(text)
+    if start >= 0 and not _joined(text, start) and not _joined(text, start + len(quoted)):
+        return ""
+    # The first place is inside a word; one search says whether there is another that is not.
+    return "" if start >= 0 and _walled(quoted) in _walled(text) else "not in the passage"
 
 
 def _joined(text: str, place: int) -> bool:
     """Whether `place` is inside a word."""
     return 0 < place < len(text) and text[place - 1].isalnum() and text[place].isalnum()
+
+
+def _walled(text: str) -> str:
+    """Return `text` with a character that no file can hold at both ends of each run of letters and digits."""
+    return _RUN.sub("\ud800\\g<0>\ud800", text)
 
 
 def _groundedness(record: Record) -> float | None:
@@ -112,18 +111,17 @@ def _groundedness(record: Record) -> float | None:
     reasoned = record.kind == "reasoning"
     source = read(record.context if reasoned else record.source)
     answer = read(_stated(record))
-    words = without_articles(answer.words)
-    if not words or set(words) <= _REPLY:
+    if not answer.plain or _REPLY.issuperset(answer.plain):
         return None
-    if find_span(words, without_articles(source.words)) >= 0:
+    if source.holds(answer):
         return 1.0
     stems = [s for s, w in zip(answer.stems, answer.words, strict=True) if w not in STOPWORDS and w not in _REPLY]
     if not stems:
         return 0.0
-    known = set(source.stems) | (set(read(record.question).stems) & set(read(record.context).stems))
+    near, question, context = source.stem_set, read(record.question).stem_set, read(record.context).stem_set
     if reasoned:
-        known |= set(read(record.question).stems) | {s for found in _calculated(record) for s in read(found).stems}
-    return sum(s in known for s in stems) / len(stems)
+        near = near | question | {s for found in _calculated(record) for s in read(found).stems}
+    return sum([s in near or (s in question and s in context) for s in stems]) / len(stems)
 
 
 def _stated(record: Record) -> str:
@@ -145,24 +143,26 @@ def _fact_faults(record: Record) -> Sequence[str] | None:
     if record.kind == "unanswerable":
         return None
     faults: list[str] = []
-    shown = record.question if record.shows_context else record.context
-    known_numbers, known_words = _known(shown, record.document_id)
+    shows_context = record.shows_context
+    shown = record.question if shows_context else record.context
+    known_words, title = _VOCABULARY[shown], read(_TITLES[record.document_id])
+    known_numbers = read(shown).numbers | title.numbers
     if record.kind == "reasoning":
         # A case that is made up for the question, and what is calculated from it, are no claims about the passage.
         known_numbers |= numbers(record.question) | _COMMON_NUMBERS
         known_numbers |= {number for result in _calculated(record) for number in numbers(result)}
     for role, text in (("question", record.question), ("answer", _stated(record))):
-        if role == "question" and record.shows_context:
+        if role == "question" and shows_context:
             continue
-        unknown = numbers(text) - known_numbers
+        unknown = read(text).numbers - known_numbers
         if role == "question" and unknown & {"2", "3"}:
             # "What are two examples of …?" counts what is wanted and states nothing.
             unknown -= {"2", "3"} - set(_DIGITS.findall(text))
         faults += [f"number {n} of the {role}" for n in sorted(unknown)]
         faults += [
             f"name {n} of the {role}"
-            for n in sorted(names(text) - known_words - _UNITS.keys())
-            if not set(_JOINT.split(n)) <= known_words and stem(n) not in known_words
+            for n in sorted(read(text).names - known_words - title.word_set)
+            if n not in _UNITS and not _is_known(n, known_words | title.word_set)
         ]
     units = measures(record.answer)
     if units and record.kind != "reasoning":
@@ -172,31 +172,43 @@ def _fact_faults(record: Record) -> Sequence[str] | None:
     return faults
 
 
-@lru_cache(maxsize=4096)
-def _known(context: str, document_id: str) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the numbers of a passage and of its document's name; and the words, with their stems and parts."""
-    title, text = _title(document_id), read(context)
-    words = {*text.words, *text.stems, *read(title).words}
-    words.update(part for word in text.words if _JOINT.search(word) for part in _JOINT.split(word))
-    return numbers(context) | numbers(title), frozenset(words)
+def _is_known(name: str, words: frozenset[str]) -> bool:
+    return words.issuperset(_JOINT.split(name)) or stem(name) in words
 
 
-@lru_cache(maxsize=4096)
+def _vocabulary(text: str) -> frozenset[str]:
+    """Return the words of a passage, with their stems and parts."""
+    seen = read(text)
+    return seen.word_set | seen.stem_set | {part for word in seen.word_set for part in _JOINT.split(word)}
+
+
 def _title(document_id: str) -> str:
     """Return the words of a document's path, since a heading may name what the passage calls "it"."""
     return re.sub(r"[-._/]+", " ", document_id.casefold())
 
 
-@lru_cache(maxsize=32768)
+_VOCABULARY = Memo(_vocabulary)
+_TITLES = Memo(_title)
+
+
 def measures(text: str) -> frozenset[tuple[str, str]]:
     """Return the `(number, unit)` pairs of `text` whose unit is a known one, as ("24", "v")."""
+    return _MEASURES[text]
+
+
+def _measures_of(text: str) -> frozenset[tuple[str, str]]:
     words = read(text).words
-    found = set()
+    found: set[tuple[str, str]] = set()
+    if _UNITS.keys().isdisjoint(words):
+        return frozenset()
     for left, right in zip(words, words[1:], strict=False):
         for number, unit in ((left, right), (right, left)):
             if unit in _UNITS and (values := numbers(number)) and (unit is right or not unit.isalpha()):
                 found |= {(value, _UNITS[unit]) for value in values}
     return frozenset(found)
+
+
+_MEASURES = Memo(_measures_of)
 
 
 def _relevance(record: Record) -> float | None:
@@ -211,13 +223,19 @@ def _relevance(record: Record) -> float | None:
     stems = [
         s
         for s, w, before in zip(question.stems, question.words, ("", *question.words), strict=False)
-        if w not in STOPWORDS and w not in _FRAME and before != "how"
+        if w not in _FORMAL and before != "how"
     ]
     if not stems:
         return None
-    around = set(read(record.context).stems) | set(read(_title(record.document_id)).stems)
-    near = set(read(record.evidence.text).stems) if record.evidence else around
-    return sum(1.0 if s in near else 0.5 if s in around else 0.0 for s in stems) / len(stems)
+    context, title = read(record.context).stem_set, read(_TITLES[record.document_id]).stem_set
+    near = read(record.evidence.text).stem_set if record.evidence else None
+    total = 0.0
+    for s in stems:
+        if near is not None and s in near:
+            total += 1.0
+        elif s in context or s in title:
+            total += 1.0 if near is None else 0.5
+    return total / len(stems)
 
 
 EVIDENCE = FaultScorer("evidence", _evidence_faults)

@@ -7,12 +7,12 @@ a negation as well. Two negations in one clause may cancel out, so there either 
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 
 from synth.core.records import Record
 from synth.core.sentences import split_sentences
 from synth.filters.base import FaultScorer
-from synth.filters.words import STOPWORDS, Text, find_span, read, without_articles, word_set
+from synth.filters.memo import Memo
+from synth.filters.words import STOPWORDS, Text, read, word_set
 
 _NEGATORS = word_set(
     """
@@ -57,18 +57,20 @@ def _negation_faults(record: Record) -> Sequence[str] | None:
     # A free-form answer may draw its negation from elsewhere in the passage; a quotation may not.
     if said and not _denies(source if record.evidence else record.context, _BORNE_OUT):
         return ["added"]
-    answer, replied = without_articles(read(reply).words), set(read(reply).content)
-    used = replied | set(read(question).content)
-    for clause in _clauses(source):
-        count = len(_negators(clause))
-        if count and _uses(clause, used, replied) and _lost(clause, count, record, answer):
+    negating = _NEGATING_CLAUSES[source]
+    if not negating:
+        return []
+    answer, replied = read(reply).plain, frozenset(read(reply).content)
+    used = replied.union(read(question).content)
+    for clause, count in negating:
+        if _uses(clause, used, replied) and _lost(clause, count, record, answer):
             return ["lost"]
     return []
 
 
 def _lost(clause: str, count: int, record: Record, answer: Sequence[str]) -> bool:
     asked, replied = _negated(record.question), _negated(record.answer)
-    if count == 1 and not _EXCEPTION & set(read(clause).words):
+    if count == 1 and _EXCEPTION.isdisjoint(read(clause).words):
         return not (_denies(record.question) or _denies(record.answer))
     if asked:
         return False
@@ -79,29 +81,39 @@ def _lost(clause: str, count: int, record: Record, answer: Sequence[str]) -> boo
 
 def _sentence_of(record: Record) -> str:
     """Return the sentence of the passage that holds the answer, where just one does, or an empty text."""
-    answer = without_articles(read(record.answer).words)
-    holding = [s for s in _sentences(record.context) if find_span(answer, without_articles(read(s).words)) >= 0]
+    answer = read(record.answer)
+    holding = [s for s in _SENTENCES[record.context] if read(s).holds(answer)]
     return holding[0] if len(holding) == 1 else ""
 
 
-@lru_cache(maxsize=2048)
 def _sentences(text: str) -> tuple[str, ...]:
     return tuple(sentence.text for sentence in split_sentences(text))
 
 
-@lru_cache(maxsize=32768)
-def _clauses(text: str) -> tuple[str, ...]:
-    return tuple(piece for piece in _CLAUSE.split(_NOT_NEGATING.sub(" ", text)) if piece and piece.strip())
+def _negating_clauses(text: str) -> tuple[tuple[str, int], ...]:
+    """Return the clauses of `text` that hold negators, each with their number."""
+    clauses = [piece for piece in _CLAUSE.split(_NOT_NEGATING.sub(" ", text)) if piece and piece.strip()]
+    return tuple((clause, len(places)) for clause in clauses if (places := _negators(clause)))
 
 
-@lru_cache(maxsize=32768)
-def _negators(text: str) -> tuple[int, ...]:
-    """Return the places of the words of `text` that negate."""
-    words = read(text).words
-    if not any(w in _NEGATORS or w.endswith("n't") for w in words):
+def _places(text: str) -> tuple[int, ...]:
+    if not any(map(_NEGATES.__getitem__, read(text).words)):
         return ()
     words = read(_NOT_NEGATING.sub(" ", text)).words
-    return tuple(i for i, w in enumerate(words) if w in _NEGATORS or w.endswith("n't"))
+    return tuple(i for i, w in enumerate(words) if _NEGATES[w])
+
+
+def _negates(word: str) -> bool:
+    return word in _NEGATORS or word.endswith("n't")
+
+
+_SENTENCES, _NEGATING_CLAUSES = Memo(_sentences), Memo(_negating_clauses)
+_PLACES, _NEGATES = Memo(_places), Memo(_negates)
+
+
+def _negators(text: str) -> tuple[int, ...]:
+    """Return the places of the words of `text` that negate."""
+    return _PLACES[text]
 
 
 def _negated(text: str) -> bool:
@@ -114,10 +126,18 @@ def _denies(text: str, equivalent: frozenset[str] = _EQUIVALENT) -> bool:
     """Whether `text` negates, or says in other words what a negation would say."""
     if _negators(text):
         return True
-    return any(w in equivalent or _PREFIXED.fullmatch(w) for w in read(text).words)
+    words = read(text).word_set
+    return not equivalent.isdisjoint(words) or any(map(_PREFIXES.__getitem__, words))
 
 
-def _uses(clause: str, used: set[str], replied: set[str]) -> bool:
+def _is_prefixed(word: str) -> bool:
+    return _PREFIXED.fullmatch(word) is not None
+
+
+_PREFIXES = Memo(_is_prefixed)
+
+
+def _uses(clause: str, used: frozenset[str], replied: frozenset[str]) -> bool:
     """Whether the pair uses a content word that the first negator of `clause` governs (those after it).
 
     A negator at the end of its clause governs what stands before it. "Without" governs no verb, so it

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from synth.core.records import Record
 from synth.filters.alignment import AUXILIARY, BE, DO, MODAL, Laid, is_number, laid_faults
 from synth.filters.base import FaultScorer
-from synth.filters.words import STOPWORDS, Text, read, word_set
+from synth.filters.words import STOPWORDS, read, word_set
 
 _FINITE = BE | DO | MODAL | {"has"}
 _JOINTS = word_set(
@@ -310,14 +310,9 @@ def _other_clause(pair: Laid) -> bool:
     breaks = [i for i in range(1, len(pair.source.words)) if not pair.follows(i)]
     left = max((i for i in breaks if i <= pair.start), default=0)
     right = min((i for i in breaks if i >= pair.end), default=len(pair.source.words))
-    own = Text(
-        pair.source.tokens[left:right],
-        pair.source.words[left:right],
-        pair.source.stems[left:right],
-        pair.source.spans[left:right],
-    )
-    more = set(own.content) - set(pair.answer.content)
-    return bool(more) and not set(pair.question.content) & set(own.content)
+    clause = zip(pair.source.stems[left:right], pair.source.words[left:right], strict=True)
+    own = {stem for stem, word in clause if word not in STOPWORDS}
+    return not own <= set(pair.answer.content) and own.isdisjoint(pair.question.content)
 
 
 def _not_quoted(pair: Laid) -> bool:
