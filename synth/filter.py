@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -42,6 +42,7 @@ from synth.filtering.spool import Spool
 from synth.filtering.table import Columns, TableBuilder
 from synth.filtering.workers import Workers
 from synth.filters.base import Scorer, check_names, failed_reasons
+from synth.filters.pii import mask_messages
 
 # Raise it when a scorer changes its mind about the same text, so that no old decision passes for current.
 FILTER_VERSION = 3
@@ -254,7 +255,7 @@ class Filtering:
             "filter_version": FILTER_VERSION,
             **config.model_dump(mode="json"),
             "rules": [str(rule) for rule in plan.rules],
-            "combined": None if plan.combined is None else plan.combined.to_json(),
+            "combined": None if plan.combined is None else asdict(plan.combined),
         }
         return cls(run, config, plan, sets, settings, started, Ledger())
 
@@ -331,7 +332,7 @@ class Filtering:
                 continue
             record = asked.late.pop(row).applied_to(Record.from_json(orjson.loads(line)))
             if self.plan.combined is not None and COMBINED in self.plan.late:
-                record = record.with_scores({COMBINED: round(self.plan.combined.value(record.scores), 4)})
+                record = record.with_scores({COMBINED: self.plan.combined.value(record.scores)})
             reasons = failed_reasons(record, rules, {})
             self.columns.quality[row] = quality(record, self.plan.rules)
             if reasons:
@@ -376,7 +377,8 @@ class Filtering:
             raise _nothing_kept(run, FilterSummary.counted(self.ledger, self.plan.rules, train=0, validation=0))
         counts = np.bincount(columns.document[keeping], minlength=len(columns.documents))
         kept = Counter({name: int(n) for name, n in zip(columns.documents, counts, strict=True) if n})
-        outputs = write_all(run, lines, kept, self.config.validation_share, self.config.seed)
+        mask = mask_messages if self.config.pii == "mask" else None
+        outputs = write_all(run, lines, kept, self.config.validation_share, self.config.seed, mask)
         summary = FilterSummary.counted(
             self.ledger,
             self.plan.rules,

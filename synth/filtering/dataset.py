@@ -2,20 +2,21 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from synth.core.jsonl import FileDigest, line_writer
+from synth.core.records import Message
 from synth.core.runs import Run
 from synth.filtering.lines import UNDECIDED
 from synth.filters.selection import validation_documents
 
 _KEPT = b'"decision":{"keep":true,"reasons":[]}'
 
-Mask = Callable[[list[dict[str, str]]], list[dict[str, str]]]
-"""Takes message lists and gives them back with their secrets masked."""
+Mask = Callable[[Sequence[Message]], Sequence[Message]]
+"""Takes turns and gives them back with what is secret in them masked."""
 
 
 def decided(line: bytes, reason: str | None) -> bytes:
@@ -67,10 +68,13 @@ def write_all(
 
 def _row(value: Mapping[str, Any], mask: Mask | None) -> dict[str, Any]:
     """Return the dataset's row: TRL's conversational prompt and completion, and where it came from."""
-    hidden = mask or (lambda messages: messages)
     return {
-        "prompt": hidden(value["prompt"]),
-        "completion": hidden(value["completion"]),
+        "prompt": _masked(value["prompt"], mask),
+        "completion": _masked(value["completion"], mask),
         "id": value["id"],
         "document_id": value["document_id"],
     }
+
+
+def _masked(turns: list[dict[str, str]], mask: Mask | None) -> list[dict[str, str]]:
+    return turns if mask is None else [m.to_json() for m in mask([Message.from_json(turn) for turn in turns])]

@@ -19,13 +19,11 @@ from synth.filters.lengths import length_scorer
 from synth.filters.negation import NEGATION
 from synth.filters.pii import pii_scorer
 from synth.filters.question_fit import QUESTION_FIT
-from synth.filters.rules_file import Combined
+from synth.filters.rules_file import COMBINED, Combined
 from synth.filters.span_use import SPAN_USE
 
 # Scores that generators give: the teacher's mean token probability (None where the endpoint does not say it).
 GENERATED = frozenset({"confidence"})
-
-COMBINED = "combined"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ class Plan:
             scorers=used,
             own=own | late | ({COMBINED} if combined is not None else set()),
             combined=combined,
-            index=HeldoutIndex(heldout) if heldout else None,
+            index=HeldoutIndex.of(heldout) if heldout else None,
             late=late,
         )
 

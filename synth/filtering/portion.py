@@ -30,7 +30,7 @@ def judge_alone(records: Sequence[Record], plan: Plan) -> list[Judged]:
     """
     scored = score_records([plan.undecided(record) for record in records], plan.scorers)
     if plan.combined is not None and COMBINED not in plan.late:
-        scored = [r.with_scores({COMBINED: round(plan.combined.value(r.scores), 4)}) for r in scored]
+        scored = [r.with_scores({COMBINED: plan.combined.value(r.scores)}) for r in scored]
     scorers = {scorer.name: scorer for scorer in plan.scorers}
     judged, rules = [], plan.early_rules
     for record in scored:
