@@ -15,7 +15,7 @@ import pytest
 from synth.core.errors import ConfigError, RecordError, RunError
 from synth.core.jsonl import read_lines, write_jsonl
 from synth.core.record_file import read_records
-from synth.core.records import Record
+from synth.core.records import Passage, Record
 from synth.core.runs import Run, StageEntry
 from synth.filter import run_ablate, run_filter
 from synth.filtering.config import FilterConfig
@@ -279,3 +279,21 @@ def test_an_old_run_without_judgements_or_notes_is_read(tmp_path: Path) -> None:
     write_jsonl(run.records_path, [sound(1).to_json(), sound(2).to_json()])
     run.finish_stage("generate", StageEntry(config={}))
     assert run_filter(run, FilterConfig()).kept == 2
+
+
+def test_the_example_of_a_scorer_works_from_the_command_line(tmp_path: Path) -> None:
+    folder = Path(__file__).parent.parent / "examples" / "scorers"
+    long = "It costs 40 pounds and " + "it lasts for many years and " * 6 + "it is never too hot."
+    text = f"The Orla lamp of series 9 is sold here. {long}"
+    wordy = Record.create(Passage("d.md", text, 0, len(text)), "What does the Orla lamp cost?", long, generator="qa")
+    run = a_run(tmp_path, [*(sound(i) for i in range(4)), wordy])
+    command = [sys.executable, "-m", "synth.cli", "filter", str(run.path.resolve())]
+    options = ["--scorer", "plain_english:PlainEnglish", "--rule", "plain_english >= 0.8", "--json"]
+    root = str(Path(__file__).parent.parent)
+    done = subprocess.run(
+        [*command, *options], cwd=folder, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["filter"]["kept"] == 4
+    (gone,) = [r for r in read_records(run.records_path) if r.decision is not None and not r.decision.keep]
+    assert gone.decision is not None and "plain_english:a sentence of 44 words" in gone.decision.reasons
