@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "generate": ("synth.cli_one:generate_command", "Write pairs about DOCS, filter and split them."),
     "filter": ("synth.cli_filter:filter_command", "Decide again; no call to a teacher is repeated."),
+    "export": (
+        "synth.cli_export:export_command",
+        "Write the dataset in another tool's format, with a dataset card, or push it to the hub.",
+    ),
     "merge": (
         "synth.cli_many:merge_command",
         "Join the runs of all shards into one, then filter it: twins are found across shards.",
