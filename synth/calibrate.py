@@ -165,9 +165,7 @@ class _Measure:
             measure = replace(self, columns=columns)
             chance = Chooser(columns, names, self.forms, check)
             table += measure._cells(COMBINED, names, chance, check)
-        rules, kept, rejected = self._rules(
-            columns, [*usable, *([COMBINED] if combined else [])], names, search, check
-        )
+        rules, kept, rejected = self._rules(columns, [*usable, *([COMBINED] if combined else [])], names, search, check)
         if COMBINED not in {rule.score for rule in rules}:
             combined = None
         return Calibration(

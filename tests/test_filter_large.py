@@ -40,7 +40,7 @@ def contents(run: Run) -> list[bytes]:
 
 
 def test_processes_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synth.filter._BLOCK_BYTES", 4096)
+    monkeypatch.setattr("synth.filtering.passes._BLOCK_BYTES", 4096)
     human = tmp_path / "human.jsonl"
     human.write_text(json.dumps({"question": sound(3).question, "answer": "x"}) + "\n")
     (tmp_path / "b").mkdir()
@@ -53,7 +53,7 @@ def test_processes_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_fault_in_a_process_names_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synth.filter._BLOCK_BYTES", 2048)
+    monkeypatch.setattr("synth.filtering.passes._BLOCK_BYTES", 2048)
     run = a_run(tmp_path, many(40))
     lines = run.records_path.read_bytes().splitlines(keepends=True)
     lines[30] = b'{"id": "torn\n'
@@ -142,9 +142,9 @@ import sys
 from pathlib import Path
 from synth.core.runs import Run
 from synth.filter import run_filter
-import synth.filter
+import synth.filtering.passes
 from synth.filtering.config import FilterConfig
-synth.filter._BLOCK_BYTES = 8192
+synth.filtering.passes._BLOCK_BYTES = 8192
 run_filter(Run.open(Path(sys.argv[1])), FilterConfig(), processes=2)
 """
 

@@ -212,9 +212,7 @@ def name_swapped_within(pair: HumanPair, pool: Pool, rng: Random) -> Spoiled | N
     return _swapped(pair, pool, rng, named, lambda n: _alike(n, here, lambda name: len(name.split())))
 
 
-def _alike(
-    old: str, candidates: Sequence[tuple[str, str]], key: Callable[[str], object]
-) -> Sequence[tuple[str, str]]:
+def _alike(old: str, candidates: Sequence[tuple[str, str]], key: Callable[[str], object]) -> Sequence[tuple[str, str]]:
     alike = [c for c in candidates if key(c[0]) == key(old) and normal(c[0]) != normal(old)]
     return alike or candidates
 

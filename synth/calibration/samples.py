@@ -39,7 +39,11 @@ class Samples:
 
 
 def make_samples(
-    file: HumanFile, *, corruptions: Iterable[Corruption] = CORRUPTIONS.values(), forms: Sequence[Form] = FORMS, seed: int = 0
+    file: HumanFile,
+    *,
+    corruptions: Iterable[Corruption] = CORRUPTIONS.values(),
+    forms: Sequence[Form] = FORMS,
+    seed: int = 0,
 ) -> Samples:
     """Return the human pairs of `file` and their corruptions as records, the same ones for the same seed."""
     pool = Pool(file)

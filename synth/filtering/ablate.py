@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from synth.filtering.config import FilterConfig
-from synth.filtering.corpus import Meaning, settle
+from synth.filtering.corpus import settle
+from synth.filtering.meaning import Meaning
 from synth.filtering.table import Columns
 from synth.filters.base import Rule
 

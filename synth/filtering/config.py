@@ -96,13 +96,11 @@ class FilterConfig(BaseModel):
 
     embedder: str | None = None
     """The model for embeddings: "wordllama" (small, comes with the extra `semantic`), or the folder or hub id of a
-    model2vec or sentence-transformers model. Semantic duplicates, paraphrased leaks and "coverage" need it."""
+    model2vec or sentence-transformers model. With it reworded held-out questions are found too; semantic duplicates
+    and "coverage" need it."""
 
     semantic_duplicate: float | None = Field(default=None, gt=0, le=1)
     """The cosine similarity of embeddings from which two pairs are duplicates; none compares no embeddings."""
-
-    semantic_leak: float | None = Field(default=None, gt=0, le=1)
-    """The cosine similarity from which a question paraphrases a held-out one; none compares no embeddings."""
 
     contaminated_passages: Literal["report", "reject"] = "report"
     """What becomes of a record whose passage holds a held-out question, though its own turns do not show it."""
@@ -151,9 +149,8 @@ class FilterConfig(BaseModel):
         if self.token_limits and self.tokenizer is None:
             raise ValueError("a bound in tokens needs `tokenizer`, the model whose tokens are counted")
         if self.embedder is None:
-            for name in ("semantic_duplicate", "semantic_leak"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"`{name}` needs `embedder`")
+            if self.semantic_duplicate is not None:
+                raise ValueError("`semantic_duplicate` needs `embedder`")
             if self.select == "coverage":
                 raise ValueError('select = "coverage" needs `embedder`')
         return self

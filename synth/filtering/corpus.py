@@ -1,24 +1,17 @@
 """What can be said of a record only beside the others: twins, and what is too many."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from synth.filtering.config import FilterConfig
-from synth.filtering.lines import sketch_settings
+from synth.filtering.lines import dedup_settings
+from synth.filtering.meaning import Meaning
 from synth.filtering.table import Columns
-from synth.filters.dedup import find_twins
+from synth.filters.dedup import Pairs, find_twins
 from synth.filters.selection import find_surplus
 from synth.filters.semantic import semantic_twins
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """Embeddings of the records, one row a record of the table, of unit length (zeros where none was made)."""
-
-    vectors: npt.NDArray[np.float32]
 
 
 def settle(
@@ -38,10 +31,7 @@ def settle(
     order = columns.best_first(np.flatnonzero(taking_part))
     reasons: dict[int, str] = {}
     if without != "duplicate":
-        reasons.update(_twins(columns, order, config))
-        if config.semantic_duplicate is not None and meaning is not None:
-            left = _left(order, reasons)
-            reasons.update(_semantic_twins(columns, left, config.semantic_duplicate, meaning))
+        reasons.update(_twins(columns, order, config, meaning))
     if without != "surplus":
         left = _left(order, reasons)
         surplus = find_surplus(
@@ -52,7 +42,7 @@ def settle(
             kind=columns.kind[left],
             documents=columns.documents,
             config=config,
-            vectors=None if meaning is None else meaning.vectors[left],
+            vectors=None if meaning is None else meaning.vectors[columns.sketch[left]],
         )
         reasons.update({int(row): "surplus" for row in left[surplus]})
     return reasons
@@ -64,22 +54,26 @@ def _left(order: npt.NDArray[np.intp], reasons: Mapping[int, str]) -> npt.NDArra
     return order[~np.isin(order, np.fromiter(reasons, np.intp, len(reasons)))]
 
 
-def _twins(columns: Columns, order: npt.NDArray[np.intp], config: FilterConfig) -> dict[int, str]:
-    rows = columns.sketch[order]
-    row_of = dict(zip(rows.tolist(), order.tolist(), strict=True))
-    twins = find_twins(columns.sketches, rows, sketch_settings(config))
-    return {
-        row_of[gone]: f"duplicate:{twin.how} of {int(columns.ids[row_of[twin.row]]):016x}"
-        for gone, twin in twins.items()
-    }
-
-
-def _semantic_twins(
-    columns: Columns, order: npt.NDArray[np.intp], threshold: float, meaning: Meaning
+def _twins(
+    columns: Columns, order: npt.NDArray[np.intp], config: FilterConfig, meaning: Meaning | None
 ) -> dict[int, str]:
-    facts = columns.sketches.facts[columns.sketch[order]]
-    twins = semantic_twins(meaning.vectors[order], np.arange(len(order)), threshold, facts=facts)
+    rows = columns.sketch[order].astype(np.int64)
+    row_of = np.full(len(columns.sketches), -1, np.int64)
+    row_of[rows] = order
+    more = []
+    if config.semantic_duplicate is not None and meaning is not None:
+        more.append(_semantic_pairs(columns, order, config.semantic_duplicate, meaning))
+    twins = find_twins(columns.sketches, rows, dedup_settings(config), more)
     return {
-        int(order[gone]): f"duplicate:semantic of {int(columns.ids[order[twin]]):016x} ({similarity:.2f})"
-        for gone, (twin, similarity) in twins.items()
+        int(row_of[gone]): f"duplicate:{how} of {int(columns.ids[row_of[stays]]):016x}" for gone, stays, how in twins
     }
+
+
+def _semantic_pairs(columns: Columns, order: npt.NDArray[np.intp], threshold: float, meaning: Meaning) -> Pairs:
+    """Return twins by their vectors as pairs of sketches; numbers, names and negation have to be the same."""
+    rows = columns.sketch[order]
+    facts = columns.sketches.column("facts").view(np.int64)
+    twins = semantic_twins(meaning.vectors, rows, threshold, facts=facts)
+    gone = np.fromiter(twins, np.int64, len(twins))
+    stays = np.array([stay for stay, _ in twins.values()], np.int64)
+    return Pairs("semantic", gone, stays)

@@ -10,6 +10,7 @@ import orjson
 from synth.core.jsonl import FileDigest, line_writer
 from synth.core.records import Message
 from synth.core.runs import Run
+from synth.filtering.late import Late
 from synth.filtering.lines import UNDECIDED
 from synth.filters.selection import validation_documents
 
@@ -19,15 +20,40 @@ Mask = Callable[[Sequence[Message]], Sequence[Message]]
 """Takes turns and gives them back with what is secret in them masked."""
 
 
-def decided(line: bytes, reason: str | None) -> bytes:
-    """Return a scored line with its decision: keep, or reject for `reason`; one that has a decision stays as it is."""
+def decided(line: bytes, reasons: Sequence[str], late: Late | None = None) -> bytes:
+    """Return a scored line with its decision and, where a model was asked, with what it said.
+
+    Args:
+        line: as the first pass left it; it may be rejected already.
+        reasons: what came up against the record since then.
+        late: scores and judgements of models.
+    """
+    if late is not None:
+        line = _with_late(line, late)
     # In JSON a quotation mark inside a text is escaped, so this finds a key; a score may be called "decision" too,
     # and scores stand before the decision.
     place = line.rfind(UNDECIDED)
-    if place < 0:
-        return line
-    decision = _KEPT if reason is None else b'"decision":' + orjson.dumps({"keep": False, "reasons": [reason]})
-    return line[:place] + decision + line[place + len(UNDECIDED) :]
+    if place >= 0:
+        decision = b'"decision":' + orjson.dumps({"keep": False, "reasons": reasons}) if reasons else _KEPT
+        return line[:place] + decision + line[place + len(UNDECIDED) :]
+    if reasons:
+        value = orjson.loads(line)
+        value["decision"]["reasons"] += reasons
+        return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+    return line
+
+
+def _with_late(line: bytes, late: Late) -> bytes:
+    value = orjson.loads(line)
+    scores = {**value["scores"], **late.scores}
+    # The order of the keys is that of `Record.to_json`.
+    again = {
+        key: part
+        for name, old in value.items()
+        for key, part in ({"scores": scores, **late.to_json()} if name == "scores" else {name: old}).items()
+        if name != "judgements"
+    }
+    return orjson.dumps(again, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def write_records(run: Run, lines: Iterable[bytes]) -> FileDigest:

@@ -1,14 +1,29 @@
 """Which scores come late: those that a model gives, after all that needs no model has been said."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 from synth.core.errors import ConfigError
+from synth.core.records import Judgement
 from synth.filtering.config import FilterConfig
 from synth.filters.model_scorers import MODEL_SCORES, STUDENT_SCORES
 from synth.filters.student_view import StudentView
 
 VIEW_SCORES = frozenset(StudentView.scores)
 """The scores of a student that is loaded here: an endpoint does not show what it thinks of a given text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """What models made of one record."""
+
+    scores: dict[str, float | None] = field(default_factory=dict)
+    judgements: tuple[Judgement, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the judgements as a record's line has them."""
+        return {"judgements": [judgement.to_json() for judgement in self.judgements]} if self.judgements else {}
 
 
 def late_scores(config: FilterConfig, wanted: Iterable[str]) -> frozenset[str]:

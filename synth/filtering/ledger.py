@@ -136,6 +136,10 @@ class Ledger:
             self.kept += 1
             return
         self.first[step(reasons[0])] += 1
+        self.add_to_rejected(reasons)
+
+    def add_to_rejected(self, reasons: Sequence[str]) -> None:
+        """Count more reasons against a record that is counted as rejected already."""
         self.every.update(map(family, reasons))
         self.failing.update({step(reason) for reason in reasons})
 

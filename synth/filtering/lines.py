@@ -23,7 +23,7 @@ from synth.filtering.config import FilterConfig
 from synth.filtering.ledger import family, step
 from synth.filtering.plan import Plan
 from synth.filtering.portion import Judged, judge_alone
-from synth.filters.dedup import SketchBlock, SketchSettings, sketch
+from synth.filters.sketch import DedupSettings, SketchBlock, sketch
 
 UNDECIDED = b'"decision":null'
 _KEYS = (
@@ -150,7 +150,7 @@ def _scored(judged: Sequence[Judged], values: Sequence[dict[str, Any]], digests:
         passages=passages,
         kind=kind,
         kinds=kinds,
-        sketches=sketch([r for r, o in zip(records, only, strict=True) if o >= -1], sketch_settings(plan.config)),
+        sketches=sketch([r for r, o in zip(records, only, strict=True) if o >= -1], dedup_settings(plan.config)),
         first=first,
         every=every,
         failing=failing,
@@ -159,9 +159,9 @@ def _scored(judged: Sequence[Judged], values: Sequence[dict[str, Any]], digests:
     )
 
 
-def sketch_settings(config: FilterConfig) -> SketchSettings:
+def dedup_settings(config: FilterConfig) -> DedupSettings:
     """Return how records are compared under `config`."""
-    return SketchSettings(threshold=config.near_duplicate, on=config.duplicates_on)
+    return DedupSettings(threshold=config.near_duplicate, on=config.duplicates_on)
 
 
 def _codes(names: Sequence[str]) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:

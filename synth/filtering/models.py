@@ -6,7 +6,7 @@ asks nothing twice, and starts no server where the journal has all the answers.
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from synth.core.errors import ConfigError, Interrupted
 from synth.core.records import Judgement, Record
 from synth.core.runs import Run
 from synth.filtering.config import FilterConfig
-from synth.filtering.late import VIEW_SCORES
 from synth.filtering.judging import JudgedRecord, JudgingTally, judge_records
+from synth.filtering.late import VIEW_SCORES, Late
 from synth.filters.model_base import ModelScorer
 from synth.filters.model_scorers import MODEL_SCORES, STUDENT_SCORES, model_scorers
 from synth.filters.student_view import StudentView
@@ -28,18 +28,6 @@ _PORTION = 512
 
 Rows = Callable[[], Iterable[tuple[int, Record]]]
 """Gives the records to ask about, each with its row, as often as it is called."""
-
-
-@dataclass(frozen=True, slots=True)
-class Late:
-    """What models made of one record."""
-
-    scores: dict[str, float | None] = field(default_factory=dict)
-    judgements: tuple[Judgement, ...] = ()
-
-    def applied_to(self, record: Record) -> Record:
-        """Return the record with these scores and judgements."""
-        return replace(record, scores={**record.scores, **self.scores}, judgements=self.judgements)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from synth.core.records import Record
 from synth.filtering.config import FilterConfig
 from synth.filtering.late import late_scores
 from synth.filters.answer_type import ANSWER_TYPE
-from synth.filters.base import Rule, Scorer
+from synth.filters.base import Rule, Scorer, check_names
 from synth.filters.decontamination import HeldoutIndex
 from synth.filters.find import find_scorers
 from synth.filters.form import FormLimits, form_scorer
@@ -114,3 +114,12 @@ def scorers_of(config: FilterConfig, wanted: Iterable[str] = ()) -> tuple[Scorer
         SPAN_USE,
         *((pii_scorer(),) if "pii" in set(wanted) else ()),
     )
+
+
+def check_rules(plan: Plan, scores: set[str]) -> None:
+    """Check that each rule names a score that the filter gives or that a record has.
+
+    Raises:
+        ConfigError: one does not; near matches are named.
+    """
+    check_names(plan.rules, {*plan.own, *(s.name for s in plan.scorers), *GENERATED, *scores})

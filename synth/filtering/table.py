@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synth.filtering.lines import Scored
-from synth.filters.dedup import SketchTable
+from synth.filters.sketch import SketchTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,19 @@ class Columns:
     passage: npt.NDArray[np.int32]
     kind: npt.NDArray[np.int32]
     sketch: npt.NDArray[np.int32]
-    steps: tuple[str, ...]
+    steps: list[str]
     documents: tuple[str, ...]
     kinds: tuple[str, ...]
     sketches: SketchTable
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def step_index(self, name: str) -> int:
+        """Return the index of a step in `steps`, where it is put if it is new."""
+        if name not in self.steps:
+            self.steps.append(name)
+        return self.steps.index(name)
 
     def best_first(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         """Return `rows` sorted by quality, the highest first, then by id: no order of the file decides."""
@@ -78,7 +84,7 @@ class TableBuilder:
         self._blocks.clear()
         return Columns(
             **arrays,  # type: ignore[arg-type]
-            steps=tuple(self._names["steps"]),
+            steps=list(self._names["steps"]),
             documents=tuple(self._names["document"]),
             kinds=tuple(self._names["kind"]),
             sketches=self._sketches,

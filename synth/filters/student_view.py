@@ -143,7 +143,9 @@ def _library(name: str) -> Any:  # noqa: ANN401  (an untyped module)
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ConfigError(f"{name} is not installed", fix="install the extra: pip install 'synth-tune[tune]'") from error
+        raise ConfigError(
+            f"{name} is not installed", fix="install the extra: pip install 'synth-tune[tune]'"
+        ) from error
 
 
 def _load(model: str, revision: str | None, torch: Any, device: str) -> tuple[Any, Any]:  # noqa: ANN401
