@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from synth.core.records import Record
-from synth.filters.words import NUMBER_WORDS, Text, read, word_set
+from synth.filters.pair import Pair, pair_of
+from synth.filters.words import NUMBER_WORDS, Text, word_set
 
 QUESTION_WORDS = word_set("what which who whom where when why how")
 BE = word_set("is are was were")
@@ -38,16 +39,15 @@ class Laid:
         return self.question.stem_set
 
     @classmethod
-    def of(cls, record: Record) -> "Laid | None":
-        """Take a record apart; None where its question does not open with a question word."""
-        question, answer = read(record.question), read(record.answer)
+    def of(cls, pair: Pair, source: Text) -> "Laid | None":
+        """Take a pair apart; None where its question does not open with a question word."""
+        question, answer = pair.question, pair.answer
         words = question.words
         first = next((i for i, w in enumerate(words[:2]) if w in QUESTION_WORDS), None)
-        if first is None or record.evidence is None:
+        if first is None:
             return None
         place = next((i for i in range(first + 1, min(first + 4, len(words))) if words[i] in AUXILIARY), None)
         cut = first if place is None else place
-        source = read(record.evidence.text)
         return cls(
             wh=words[first],
             lead=words[first + 1 : place] if place is not None else (),
@@ -56,7 +56,7 @@ class Laid:
             question=question,
             answer=answer,
             source=source,
-            raw=record.evidence.text,
+            raw=source.raw,
             start=source.find(answer),
         )
 
@@ -75,7 +75,13 @@ def is_number(word: str) -> bool:
 
 def laid_faults(record: Record, checks: Mapping[str, Callable[[Laid], bool]]) -> list[str] | None:
     """Return the names of the checks that find a fault in the pair; None where it cannot be laid beside a sentence."""
-    if record.kind != "qa" or not read(record.answer).words:
+    pair = pair_of(record)
+    if not pair.is_qa or pair.evidence is None or not pair.answer.words:
         return None
-    pair = Laid.of(record)
-    return None if pair is None else [name for name, faulty in checks.items() if faulty(pair)]
+    if pair.laid is None:
+        pair.laid = Laid.of(pair, pair.evidence) or _NOT_LAID
+    laid = pair.laid
+    return [name for name, faulty in checks.items() if faulty(laid)] if isinstance(laid, Laid) else None
+
+
+_NOT_LAID = object()

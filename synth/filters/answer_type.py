@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from synth.core.records import Record
 from synth.filters.base import FaultScorer
 from synth.filters.memo import Memo
-from synth.filters.words import NUMBER_WORDS, STOPWORDS, read
+from synth.filters.pair import pair_of
+from synth.filters.words import NUMBER_WORDS, STOPWORDS, Text
 
 _TIME_UNIT = r"(?:second|minute|hour|day|week|fortnight|month|year|decade|centur|season|quarter|weekend|night|morning)"
 _NUMBER = rf"(?:\d[\d.,:]*|{'|'.join(NUMBER_WORDS)}|half|couple|few|several|many)"
@@ -126,17 +127,18 @@ _ROWS: Sequence[tuple[str, re.Pattern[str], Callable[[str], bool]]] = [
 
 
 def _answer_type_faults(record: Record) -> Sequence[str] | None:
-    if record.kind != "qa":
+    pair = pair_of(record)
+    if not pair.is_qa:
         return None
-    question = read(record.question)
+    question = pair.question
     faults = []
     if any(map(_ASKS.__getitem__, question.words)):
         asked = question.line[1:-1]
         for name, pattern, misfit in _ROWS:
             if pattern.search(asked):
-                faults = [f"no answer to {name!r}"] if misfit(read(record.answer).line[1:-1]) else []
+                faults = [f"no answer to {name!r}"] if misfit(pair.answer.line[1:-1]) else []
                 break
-    return faults + (_cuts(record) if record.evidence else [])
+    return faults + (_cuts(pair.question, pair.answer, pair.evidence) if pair.evidence else [])
 
 
 def _asks(word: str) -> bool:
@@ -147,21 +149,19 @@ def _asks(word: str) -> bool:
 _ASKS = Memo(_asks)
 
 
-def _cuts(record: Record) -> list[str]:
+def _cuts(question: Text, answer: Text, source: Text) -> list[str]:
     """Find an answer that starts after the number of its quantity, or stops inside a name.
 
     What stands in the question ("Which room …?" with "Fern" of "the Fern Room") may be left out.
     """
-    assert record.evidence is not None
-    source, answer = read(record.evidence.text), read(record.answer)
     start = source.find(answer)
     if start < 0 or source.holds_twice(answer):
         return []
-    end, asked = start + len(answer.words), read(record.question).word_set
+    end, asked = start + len(answer.words), question.word_set
     faults = []
-    if start and _is_number(source.words[start - 1]) and _touch(record, start) and not _is_number(answer.words[0]):
+    if start and _is_number(source.words[start - 1]) and _touch(source, start) and not _is_number(answer.words[0]):
         faults.append("cut after a number")
-    follows = source.tokens[end] if end < len(source.tokens) and _touch(record, end) else ""
+    follows = source.tokens[end] if end < len(source.tokens) and _touch(source, end) else ""
     named = answer.tokens[-1][0].isupper() and answer.words[-1] not in STOPWORDS
     if named and follows and (follows[0].isupper() or follows[0].isdigit()) and follows.casefold() not in asked:
         faults.append("cut inside a name")
@@ -172,12 +172,10 @@ def _is_number(word: str) -> bool:
     return word[0].isdigit() or word in NUMBER_WORDS
 
 
-def _touch(record: Record, place: int) -> bool:
+def _touch(text: Text, place: int) -> bool:
     """Whether nothing but space parts the words of the evidence around `place`."""
-    assert record.evidence is not None
-    text = record.evidence.text
-    spans = read(text).spans
-    return not text[spans[place - 1][1] : spans[place][0]].strip()
+    spans = text.spans
+    return not text.raw[spans[place - 1][1] : spans[place][0]].strip()
 
 
 ANSWER_TYPE = FaultScorer("answer_type", _answer_type_faults)

@@ -7,6 +7,8 @@ from typing import Protocol, Self, runtime_checkable
 
 from synth.core.errors import ConfigError, did_you_mean
 from synth.core.records import Record
+from synth.filters.memo import trim_all
+from synth.filters.pair import forget_pairs
 
 _RULE = re.compile(r"\s*([A-Za-z_][\w.:-]*)\s*(>=|<=|>|<)\s*([-+]?\d+(?:\.\d+)?)\s*")
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
@@ -136,6 +138,8 @@ def score_records(records: Sequence[Record], scorers: Sequence[Scorer]) -> list[
             record.with_scores(dict(zip(names, row, strict=True)))
             for record, row in zip(portion, zip(*columns, strict=True), strict=True)
         ]
+        forget_pairs()
+        trim_all()
     return scored
 
 

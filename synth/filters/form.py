@@ -12,7 +12,8 @@ from operator import eq
 from synth.core.records import Record
 from synth.filters.base import FaultScorer
 from synth.filters.memo import Memo
-from synth.filters.words import STOPWORDS, Text, names, numbers, read, squeeze, word_set
+from synth.filters.pair import Pair, pair_of
+from synth.filters.words import STOPWORDS, Text, names, numbers, read, word_set
 
 _MARKUP = re.compile(
     r"</?think|<\|[^|>]*\|>|</?(?:div|span|p|br|b|i|table|tr|td|ul|li|a|html|body|passage|answer|question)\b[^>]*>"
@@ -45,6 +46,7 @@ _REPLIES = frozenset({("yes",), ("no",), ("not",)})
 _PRONOUNS = word_set("it they them he she him")
 _POINTERS = word_set("this these those")
 _POINTING = _PRONOUNS | _POINTERS
+_ANNOUNCED = word_set("to that when if")
 _DETERMINERS = word_set("the a an your each every any all no some both another its my our")
 _FRAME = word_set(
     """
@@ -76,41 +78,45 @@ class FormLimits:
 
 def form_scorer(limits: FormLimits) -> FaultScorer:
     """Return the scorer `form`: 1 where a record has none of the defects of the table, else 0."""
-    checks = {**_CHECKS, **_length_checks(limits)}
-    return FaultScorer("form", lambda record: [name for name, faulty in checks.items() if faulty(record)])
+    every = tuple({**_CHECKS, **_length_checks(limits)}.items())
+    of_plain = tuple((name, faulty) for name, faulty in every if name not in _PATTERNS)
+
+    def find(record: Record) -> list[str]:
+        pair = pair_of(record)
+        plain = _is_plain(pair.question) and _is_plain(pair.answer)
+        return [name for name, faulty in (of_plain if plain else every) if faulty(pair)]
+
+    return FaultScorer("form", find)
 
 
-def _length_checks(limits: FormLimits) -> Mapping[str, Callable[[Record], bool]]:
+def _length_checks(limits: FormLimits) -> Mapping[str, Callable[[Pair], bool]]:
     return {
-        "short_question": lambda r: 0 < len(read(r.question).words) < limits.min_question_words and _is_qa(r),
-        "long_question": lambda r: len(read(r.question).words) > limits.max_question_words and _is_qa(r),
-        "long_answer": lambda r: len(read(r.answer).words) > limits.max_answer_words,
+        "short_question": lambda p: 0 < len(p.question.words) < limits.min_question_words and p.is_qa,
+        "long_question": lambda p: len(p.question.words) > limits.max_question_words and p.is_qa,
+        "long_answer": lambda p: len(p.answer.words) > limits.max_answer_words,
     }
 
 
-def _is_qa(record: Record) -> bool:
-    return record.kind == "qa"
+def _not_a_question(pair: Pair) -> bool:
+    asked = pair.asked
+    return not asked.endswith("?") and pair.is_qa and bool(asked.strip()) and not _QUESTION_END.search(asked)
 
 
-def _not_a_question(record: Record) -> bool:
-    asked = record.question
-    return not asked.endswith("?") and _is_qa(record) and bool(asked.strip()) and not _QUESTION_END.search(asked)
-
-
-def _answer_in_question(record: Record) -> bool:
+def _answer_in_question(pair: Pair) -> bool:
     """The question gives its answer away; a choice ("red or green?") and yes or no are let be."""
-    question, answer = read(record.question), read(record.answer)
-    return question.holds(answer) and _is_qa(record) and "or" not in question.words and answer.plain not in _REPLIES
+    question, answer = pair.question, pair.answer
+    return question.holds(answer) and pair.is_qa and "or" not in question.words and answer.plain not in _REPLIES
 
 
-def _own_texts(record: Record) -> tuple[str, str]:
+def _own_texts(pair: Pair) -> tuple[Text, Text]:
     """Return what was written: the question without the passage that it may show, and the answer."""
-    asked = record.question.replace(record.context, "") if record.shows_context else record.question
-    return asked, record.answer
+    asked = read(pair.asked.replace(pair.record.context, "")) if pair.shows_context else pair.question
+    return asked, pair.answer
 
 
-def _repeats(record: Record) -> bool:
-    return any(_loops(read(text)) for text in _own_texts(record))
+def _repeats(pair: Pair) -> bool:
+    asked, answer = _own_texts(pair)
+    return _loops(asked) or _loops(answer)
 
 
 def _loops(text: Text) -> bool:
@@ -134,62 +140,62 @@ def _is_suspect(piece: str) -> bool:
 _SUSPECTS = Memo(_is_suspect)
 
 
-def _is_plain(text: str) -> bool:
-    """Whether no pattern of this file can match in `text`: cheap to see, and true of most texts."""
-    return text.isascii() and text.isprintable() and not any(map(_SUSPECTS.__getitem__, read(text).pieces))
+def _is_plain(text: Text) -> bool:
+    """Whether none of the three patterns can match in `text`: cheap to see, and true of most texts."""
+    return text.raw.isascii() and text.raw.isprintable() and not any(map(_SUSPECTS.__getitem__, text.pieces))
 
 
-def _markup(record: Record) -> bool:
-    return any(not _is_plain(text) and _MARKUP.search(text) for text in _own_texts(record))
+def _markup(pair: Pair) -> bool:
+    return any(_MARKUP.search(text.raw) for text in _own_texts(pair))
 
 
-def _encoding(record: Record) -> bool:
-    return any(not _is_plain(text) and _ENCODING.search(text) for text in _own_texts(record))
+def _encoding(pair: Pair) -> bool:
+    return any(_ENCODING.search(text.raw) for text in _own_texts(pair))
 
 
-def _boilerplate(record: Record) -> bool:
+def _boilerplate(pair: Pair) -> bool:
     """The pair talks about its source or its writer, in words that are not the source's own.
 
     Where the user's turn shows the source, both may talk about it; a refusal may say that it refuses.
     """
-    texts = (record.question,) if record.kind == "unanswerable" else (record.question, record.answer)
-    found = [m.group() for text in texts if not _is_plain(text) for m in _BOILERPLATE.finditer(squeeze(text))]
-    if not found or record.shows_context:
+    texts = (pair.question,) if pair.kind == "unanswerable" else (pair.question, pair.answer)
+    found = [m.group() for text in texts for m in _BOILERPLATE.finditer(text.squeezed)]
+    if not found or pair.shows_context:
         return False
-    context = read(record.context).squeezed.casefold()
+    context = pair.context.squeezed.casefold()
     return any(phrase.casefold() not in context for phrase in found)
 
 
-def _dangling_question(record: Record) -> bool:
+def _dangling_question(pair: Pair) -> bool:
     """A pronoun that nothing in the question explains: "How often should they be cleaned?".
 
     Only where no determiner, name, number or plural stands before it and no clause follows that an "it"
     could announce ("How long does it take to ..."); a later turn of a conversation may use any pronoun.
     """
-    if not _is_qa(record) or sum(m.role == "user" for m in record.prompt) > 1:
-        return False
-    text = read(record.question)
-    if _POINTING.isdisjoint(text.word_set):
+    text = pair.question
+    if _POINTING.isdisjoint(text.word_set) or not pair.is_qa or sum(m.role == "user" for m in pair.record.prompt) > 1:
         return False
     for i, word in enumerate(text.words):
+        if word not in _POINTING:
+            continue
         following = text.words[i + 1 : i + 2]
         pointer = word in _POINTERS and (not following or following[0] in STOPWORDS or following == ("mean",))
         if word not in _PRONOUNS and not pointer:
             continue
         before = text.words[:i]
-        if _DETERMINERS & set(before) or (word == "it" and {"to", "that", "when", "if"} & set(text.words[i + 1 :])):
+        if not _DETERMINERS.isdisjoint(before) or (word == "it" and not _ANNOUNCED.isdisjoint(text.words[i + 1 :])):
             return False
         said = [w for w in before if w not in STOPWORDS and w not in _FRAME]
-        opening = record.question[: text.spans[i][0]]
+        opening = pair.asked[: text.spans[i][0]]
         return len(said) <= 1 and not any(w.endswith("s") for w in said) and not (names(opening) | numbers(opening))
     return False
 
 
-def _fragment(record: Record) -> bool:
+def _fragment(pair: Pair) -> bool:
     """The answer is a piece cut at a joint: "and the lid", "such", "the card or"."""
-    answer = read(record.answer)
+    answer = pair.answer
     words = answer.words
-    if not _is_qa(record) or not words:
+    if not words or not pair.is_qa:
         return False
     return (
         words[0] in _DANGLING_START
@@ -198,9 +204,9 @@ def _fragment(record: Record) -> bool:
     )
 
 
-_CHECKS: Mapping[str, Callable[[Record], bool]] = {
-    "empty_question": lambda r: not r.question.strip(),
-    "empty_answer": lambda r: not any(map(str.isalnum, r.answer)),
+_CHECKS: Mapping[str, Callable[[Pair], bool]] = {
+    "empty_question": lambda pair: not pair.asked.strip(),
+    "empty_answer": lambda pair: not any(map(str.isalnum, pair.answered)),
     "not_a_question": _not_a_question,
     "answer_in_question": _answer_in_question,
     "repetition": _repeats,
@@ -210,3 +216,5 @@ _CHECKS: Mapping[str, Callable[[Record], bool]] = {
     "dangling_question": _dangling_question,
     "fragment_answer": _fragment,
 }
+# Those that `_is_plain` rules out.
+_PATTERNS = frozenset({"markup", "encoding", "boilerplate"})

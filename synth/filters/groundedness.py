@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from synth.core.records import Record
 from synth.filters.base import FaultScorer, ShareScorer
 from synth.filters.memo import Memo
-from synth.filters.words import STOPWORDS, numbers, read, stem, word_set
+from synth.filters.pair import Pair, pair_of
+from synth.filters.words import STOPWORDS, Text, numbers, read, stem, word_set
 
 _REPLY = word_set("yes no yeah nope correct true false")
 # Words that a question needs for its form and no passage has to hold.
@@ -27,6 +28,7 @@ _RESULT = re.compile(r"=\s*[£$€]?\s?(\d[\d.,]*\d|\d)")
 _STEP = re.compile(r"^(?:\d+\. |Answer: )", re.MULTILINE)
 # What anybody may calculate with: the parts of a year, a day and an hour.
 _COMMON_NUMBERS = word_set("2 7 10 12 24 52 60 100 365 1000 3600")
+_COUNTING = word_set("2 3")
 _JOINT = re.compile(r"[-._]")
 _DIGITS = re.compile(r"\d+")
 _RUN = re.compile(r"[^\W_]+")
@@ -70,14 +72,16 @@ _UNITS = {
 
 def _evidence_faults(record: Record) -> Sequence[str] | None:
     """Find a quotation that the passage does not hold, white space apart."""
-    if record.evidence is None:
+    pair = pair_of(record)
+    if pair.evidence is None:
         return None
-    faults = [_quotation_fault(e.text, record.context) for e in (record.evidence, *record.more_evidence)]
-    return list(dict.fromkeys(fault for fault in faults if fault))
+    faults = [_quotation_fault(pair.evidence, pair.context)]
+    faults += [_quotation_fault(read(more.text), pair.context) for more in record.more_evidence]
+    return [fault for fault in dict.fromkeys(faults) if fault]
 
 
-def _quotation_fault(quotation: str, context: str) -> str:
-    quoted, text = read(quotation).squeezed, read(context).squeezed
+def _quotation_fault(quotation: Text, context: Text) -> str:
+    quoted, text = quotation.squeezed, context.squeezed
     if not any(map(str.isalnum, quoted)):
         return "empty"
     start = text.find(quoted)
@@ -108,9 +112,10 @@ def _groundedness(record: Record) -> float | None:
     """
     if record.kind in _NOT_FROM_THE_SOURCE:
         return None
-    reasoned = record.kind == "reasoning"
-    source = read(record.context if reasoned else record.source)
-    answer = read(_stated(record))
+    pair = pair_of(record)
+    reasoned = pair.kind == "reasoning"
+    source = pair.context if reasoned else _source(pair)
+    answer = _stated(pair)
     if not answer.plain or _REPLY.issuperset(answer.plain):
         return None
     if source.holds(answer):
@@ -118,20 +123,27 @@ def _groundedness(record: Record) -> float | None:
     stems = [s for s, w in zip(answer.stems, answer.words, strict=True) if w not in STOPWORDS and w not in _REPLY]
     if not stems:
         return 0.0
-    near, question, context = source.stem_set, read(record.question).stem_set, read(record.context).stem_set
+    near, question, context = source.stem_set, pair.question.stem_set, pair.context.stem_set
     if reasoned:
-        near = near | question | {s for found in _calculated(record) for s in read(found).stems}
+        near = near | question | {s for found in _calculated(pair) for s in read(found).stems}
     return sum([s in near or (s in question and s in context) for s in stems]) / len(stems)
 
 
-def _stated(record: Record) -> str:
+def _source(pair: Pair) -> Text:
+    """Return what the answer has to rest on, as the record's `source` says."""
+    if pair.evidence is not None and not pair.record.more_evidence:
+        return pair.evidence
+    return read(pair.record.source)
+
+
+def _stated(pair: Pair) -> Text:
     """Return the answer without the numbers of its steps and the word before its result, which state nothing."""
-    return _STEP.sub("", record.answer) if record.kind == "reasoning" else record.answer
+    return read(_STEP.sub("", pair.answered)) if pair.kind == "reasoning" else pair.answer
 
 
-def _calculated(record: Record) -> list[str]:
+def _calculated(pair: Pair) -> list[str]:
     """Return what the steps of a reasoning record calculate; its generator has worked it out again."""
-    return _RESULT.findall(record.answer) if record.kind == "reasoning" else []
+    return _RESULT.findall(pair.answered)
 
 
 def _fact_faults(record: Record) -> Sequence[str] | None:
@@ -142,44 +154,43 @@ def _fact_faults(record: Record) -> Sequence[str] | None:
     """
     if record.kind == "unanswerable":
         return None
+    pair = pair_of(record)
     faults: list[str] = []
-    shows_context = record.shows_context
-    shown = record.question if shows_context else record.context
-    known_words, title = _VOCABULARY[shown], read(_TITLES[record.document_id])
-    known_numbers = read(shown).numbers | title.numbers
-    if record.kind == "reasoning":
-        # A case that is made up for the question, and what is calculated from it, are no claims about the passage.
-        known_numbers |= numbers(record.question) | _COMMON_NUMBERS
-        known_numbers |= {number for result in _calculated(record) for number in numbers(result)}
-    for role, text in (("question", record.question), ("answer", _stated(record))):
+    shows_context, reasoned = pair.shows_context, pair.kind == "reasoning"
+    shown = pair.question if shows_context else pair.context
+    title = read(_TITLES[record.document_id])
+    for role, text in (("question", pair.question), ("answer", _stated(pair))):
         if role == "question" and shows_context:
             continue
-        unknown = read(text).numbers - known_numbers
-        if role == "question" and unknown & {"2", "3"}:
-            # "What are two examples of …?" counts what is wanted and states nothing.
-            unknown -= {"2", "3"} - set(_DIGITS.findall(text))
-        faults += [f"number {n} of the {role}" for n in sorted(unknown)]
-        faults += [
-            f"name {n} of the {role}"
-            for n in sorted(read(text).names - known_words - title.word_set)
-            if n not in _UNITS and not _is_known(n, known_words | title.word_set)
-        ]
-    units = measures(record.answer)
-    if units and record.kind != "reasoning":
-        known_units = measures(shown)
+        if text.numbers:
+            unknown = text.numbers - shown.numbers - title.numbers
+            if unknown and reasoned:
+                # A case that is made up for the question, and what is calculated from it, claim nothing of the passage.
+                unknown -= pair.question.numbers | _COMMON_NUMBERS
+                unknown -= {number for result in _calculated(pair) for number in numbers(result)}
+            if role == "question" and unknown & _COUNTING:
+                # "What are two examples of …?" counts what is wanted and states nothing.
+                unknown -= _COUNTING.difference(_DIGITS.findall(text.raw))
+            faults += [f"number {n} of the {role}" for n in sorted(unknown)]
+        if text.names and (new := text.names - shown.word_set - title.word_set):
+            known = _VOCABULARY[shown.raw] | title.word_set
+            faults += [f"name {n} of the {role}" for n in sorted(new) if n not in _UNITS and not _is_known(n, known)]
+    if not reasoned and (units := measures(pair.answered)):
+        known_units = measures(shown.raw)
         measured = {number for number, _ in known_units}
         faults += [f"unit {u} of {n}" for n, u in sorted(units - known_units) if n in measured]
     return faults
 
 
 def _is_known(name: str, words: frozenset[str]) -> bool:
-    return words.issuperset(_JOINT.split(name)) or stem(name) in words
+    return name in words or words.issuperset(_JOINT.split(name)) or stem(name) in words
 
 
 def _vocabulary(text: str) -> frozenset[str]:
     """Return the words of a passage, with their stems and parts."""
     seen = read(text)
-    return seen.word_set | seen.stem_set | {part for word in seen.word_set for part in _JOINT.split(word)}
+    joined = [word for word in seen.word_set if not word.isalnum()]
+    return seen.word_set | seen.stem_set | {part for word in joined for part in _JOINT.split(word)}
 
 
 def _title(document_id: str) -> str:
@@ -197,11 +208,13 @@ def measures(text: str) -> frozenset[tuple[str, str]]:
 
 
 def _measures_of(text: str) -> frozenset[tuple[str, str]]:
-    words = read(text).words
+    seen = read(text)
     found: set[tuple[str, str]] = set()
-    if _UNITS.keys().isdisjoint(words):
+    if _UNITS.keys().isdisjoint(seen.word_set):
         return frozenset()
-    for left, right in zip(words, words[1:], strict=False):
+    for left, right in zip(seen.words, seen.words[1:], strict=False):
+        if left not in _UNITS and right not in _UNITS:
+            continue
         for number, unit in ((left, right), (right, left)):
             if unit in _UNITS and (values := numbers(number)) and (unit is right or not unit.isalpha()):
                 found |= {(value, _UNITS[unit]) for value in values}
@@ -217,9 +230,10 @@ def _relevance(record: Record) -> float | None:
     A word of the evidence (or of the passage, where there is no evidence) counts 1, one of the rest of
     the passage or of the document's name a half. Words that only give a question its form do not count.
     """
-    if record.kind != "qa":
+    pair = pair_of(record)
+    if not pair.is_qa:
         return None
-    question = read(record.question)
+    question = pair.question
     stems = [
         s
         for s, w, before in zip(question.stems, question.words, ("", *question.words), strict=False)
@@ -227,8 +241,8 @@ def _relevance(record: Record) -> float | None:
     ]
     if not stems:
         return None
-    context, title = read(record.context).stem_set, read(_TITLES[record.document_id]).stem_set
-    near = read(record.evidence.text).stem_set if record.evidence else None
+    context, title = pair.context.stem_set, read(_TITLES[record.document_id]).stem_set
+    near = None if pair.evidence is None else pair.evidence.stem_set
     total = 0.0
     for s in stems:
         if near is not None and s in near:

@@ -12,6 +12,7 @@ from synth.core.records import Record
 from synth.core.sentences import split_sentences
 from synth.filters.base import FaultScorer
 from synth.filters.memo import Memo
+from synth.filters.pair import pair_of
 from synth.filters.words import STOPWORDS, Text, read, word_set
 
 _NEGATORS = word_set(
@@ -47,9 +48,10 @@ _NOT_NEGATING = re.compile(
 
 def _negation_faults(record: Record) -> Sequence[str] | None:
     """Find a negation that was lost or added on the way from the source to the pair."""
-    if record.kind != "qa":
+    pair = pair_of(record)
+    if not pair.is_qa:
         return None
-    question, reply = record.question, record.answer
+    question, reply = pair.asked, pair.answered
     said = _negated(question) or _negated(reply)
     if not said and not _negators(record.evidence.text if record.evidence else record.context):
         return []
@@ -60,8 +62,8 @@ def _negation_faults(record: Record) -> Sequence[str] | None:
     negating = _NEGATING_CLAUSES[source]
     if not negating:
         return []
-    answer, replied = read(reply).plain, frozenset(read(reply).content)
-    used = replied.union(read(question).content)
+    answer, replied = pair.answer.plain, frozenset(pair.answer.content)
+    used = replied.union(pair.question.content)
     for clause, count in negating:
         if _uses(clause, used, replied) and _lost(clause, count, record, answer):
             return ["lost"]

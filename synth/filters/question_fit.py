@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from synth.core.records import Record
 from synth.filters.alignment import AUXILIARY, BE, DO, MODAL, Laid, is_number, laid_faults
 from synth.filters.base import FaultScorer
+from synth.filters.pair import pair_of
 from synth.filters.words import STOPWORDS, read, word_set
 
 _FINITE = BE | DO | MODAL | {"has"}
@@ -56,6 +57,18 @@ _S_VERBS = word_set(
     press pass process access discuss guess miss focus address dress cross express bypass assess
     """
 )
+_MODAL_DO = MODAL | DO
+_MODAL_DO_TO = _MODAL_DO | {"to"}
+_BE_MODAL = BE | MODAL
+_PREPOSITIONS_OR_AND = _PREPOSITIONS | {"and", "or"}
+_JOINING = (_PREPOSITIONS | _JOINTS | {"whereas"}) - {"to"}
+_NO_VERBS = _OPENERS | _PREPOSITIONS | _JOINTS
+_NO_PLAIN_VERBS = _FINITE | _S_VERBS | _OPENERS
+_LEADS_IN = MODAL | _ADVERBS | _BEFORE_ACTION
+_VAGUE = STOPWORDS | _ADVERBS
+_NAMING = BE | {"as", "called", "named"}
+_SPATIAL = _PREPOSITIONS | _PLACES | {"beneath", "underneath", "alongside", "opposite", "around", "among", "onto"}
+_DOING = word_set("do happen happens")
 
 
 def _no_verb(pair: Laid) -> bool:
@@ -66,16 +79,17 @@ def _no_verb(pair: Laid) -> bool:
     if pair.auxiliary == "do" and len(pair.answer.words) > 1 and pair.follows(pair.start - 1) == rest[-1]:
         # "What do our returns desk?" with "accepts unopened goods": the answer brings the verb.
         first, second = pair.answer.words[:2]
-        if first.endswith("s") and not first.endswith("ss") and second not in _PREPOSITIONS | {"and", "or"}:
+        if first.endswith("s") and not first.endswith("ss") and second not in _PREPOSITIONS_OR_AND:
             return True
-    if pair.auxiliary in MODAL | DO and rest[0] in {"you", "i", "we", "one"}:
+    if pair.auxiliary in _MODAL_DO and rest[0] in {"you", "i", "we", "one"}:
         verb = next((w for w in rest[1:] if w not in _ADVERBS and not w.endswith("ly")), "")
         plural = verb.endswith("s") and not verb.endswith("ss") and verb not in _S_VERBS
-        return not verb or verb in _OPENERS | _PREPOSITIONS | _JOINTS or verb in rest[:1] or plural
+        return not verb or verb in _NO_VERBS or verb in rest[:1] or plural
     if pair.auxiliary:
-        joined = rest[0] in (_PREPOSITIONS | _JOINTS | {"whereas"}) - {"to"}
-        passive = rest[0].endswith("ed") and any(w + " " + rest[0] in " ".join(pair.source.words) for w in BE)
-        return (pair.auxiliary in MODAL | DO and joined) or (pair.auxiliary in MODAL and passive)
+        if pair.auxiliary in _MODAL_DO and rest[0] in _JOINING:
+            return True
+        passive = pair.auxiliary in MODAL and rest[0].endswith("ed")
+        return passive and any(f"{w} {rest[0]}" in pair.source.line for w in BE)
     return pair.wh in {"what", "who"} and (rest[0] in _PREPOSITIONS or rest[0] in _OPENERS)
 
 
@@ -86,10 +100,12 @@ def _uninflected(pair: Laid) -> bool:
         first = next((w for w in pair.answer.words if w not in _ADVERBS and not w.endswith("ly")), "")
         return pair.auxiliary in DO and first.endswith("ed")
     ordered = pair.auxiliary in MODAL and pair.rest[:1] in {("the",), ("a",), ("an",)}
-    inflected = any(w.endswith("s") and not w.endswith(("ss", "us")) for w in pair.rest)
-    if not (pair.auxiliary in {"does", "did"} or (ordered and inflected)) or "do" in pair.rest:
+    if "do" in pair.rest:
         return False
-    if (DO | MODAL | {"to"}) & set(pair.source.words):
+    inflected = ordered and any(w.endswith("s") and not w.endswith(("ss", "us")) for w in pair.rest)
+    if not inflected and pair.auxiliary not in {"does", "did"}:
+        return False
+    if not _MODAL_DO_TO.isdisjoint(pair.source.words):
         return False
     content = [w for w in pair.rest if w not in STOPWORDS]
     return bool(content) and all(w in pair.source.words for w in content)
@@ -113,13 +129,14 @@ def _two_verbs(pair: Laid) -> bool:
         return True
     if pair.auxiliary in BE and pair.rest[-1:] == ("do",):
         return True
+    helped = pair.auxiliary in _MODAL_DO
     for word, after in zip(pair.rest, (*pair.rest[1:], ""), strict=False):
         if word in _JOINTS:
             return False
-        plain = word.endswith("s") and not word.endswith(("ss", "us")) and word not in _FINITE | _S_VERBS | _OPENERS
-        if pair.auxiliary in DO | MODAL and plain and (after in _OPENERS or (after and is_number(after))):
+        plain = helped and word.endswith("s") and not word.endswith(("ss", "us")) and word not in _NO_PLAIN_VERBS
+        if plain and (after in _OPENERS or (after and is_number(after))):
             return True
-        if word in _FINITE and not (word == "do" and pair.auxiliary in MODAL | DO):
+        if word in _FINITE and not (word == "do" and helped):
             return True
     return False
 
@@ -135,7 +152,7 @@ def _loose_end(pair: Laid) -> bool:
     after = pair.follows(place)
     if not after or place == pair.start or pair.source.stems[place] in pair.asked:
         return False
-    return _goes_on(after) or (after in BE | MODAL and bool(_JOINTS & set(pair.rest)))
+    return _goes_on(after) or (after in _BE_MODAL and not _JOINTS.isdisjoint(pair.rest))
 
 
 def _goes_on(word: str) -> bool:
@@ -149,11 +166,11 @@ def _no_action(pair: Laid) -> bool:
         return False
     first = pair.answer.words[0]
     before = pair.source.words[pair.start - 1] if pair.start > 0 and pair.follows(pair.start) else ""
-    leads_in = before in MODAL | _ADVERBS | _BEFORE_ACTION or before in pair.asked or before.endswith("ly")
+    leads_in = before in _LEADS_IN or before in pair.asked or before.endswith("ly")
     if before and not leads_in:
         return True
     after = pair.follows(pair.end) if pair.start >= 0 else ""
-    if after and (len(pair.answer.words) == 1 or after in BE | MODAL):
+    if after and (len(pair.answer.words) == 1 or after in _BE_MODAL):
         return True
     named = pair.start > 0 and pair.answer.tokens[0][0].isupper() and pair.answer.words[0] not in _OPENERS
     return first in _OPENERS or named or (len(pair.answer.words) == 1 and first.endswith("ed")) or first in BE
@@ -161,21 +178,25 @@ def _no_action(pair: Laid) -> bool:
 
 def _repeats(pair: Laid) -> bool:
     """A content word stands more often in the question than in the sentence that it is copied from."""
-    asked, held = Counter(pair.question.content), Counter(pair.source.stems)
-    return any(count > held[stem] > 0 for stem, count in asked.items())
+    asked = pair.question.content
+    if len(set(asked)) == len(asked):
+        return False  # nothing stands twice
+    held = pair.source.stems
+    return any(count > held.count(stem) > 0 for stem, count in Counter(asked).items())
 
 
 def _nothing_new(pair: Laid) -> bool:
     """The answer repeats the question (a word that the source has once is in both), or is no more than "usually"."""
     content = set(pair.answer.content)
-    both = content & set(pair.question.content)
-    shared = [stem for stem in both if pair.source.stems.count(stem) == 1]
-    free = {stem for word in (*pair.lead, *pair.rest[:1]) for stem in read(word).stems}
-    if set(shared) - free and pair.start >= 0:
-        return True
+    if content and not content.isdisjoint(pair.question.content):
+        shared = {s for s in content.intersection(pair.question.content) if pair.source.stems.count(s) == 1}
+        if shared and pair.start >= 0 and not shared <= {s for word in (*pair.lead, *pair.rest[:1]) for s in read(word).stems}:
+            return True
     choice = "or" in pair.question.words and "or" not in pair.answer.words
-    vague = not any(w not in STOPWORDS | _ADVERBS and not w.endswith("ly") for w in pair.answer.words)
-    return (bool(content) and content <= pair.asked and not choice) or (vague and pair.wh in {"what", "who", "which"})
+    if content and content <= pair.asked and not choice:
+        return True
+    asks = pair.wh in {"what", "who", "which"}
+    return asks and not any(w not in _VAGUE and not w.endswith("ly") for w in pair.answer.words)
 
 
 def _other_subject(pair: Laid) -> bool:
@@ -184,7 +205,7 @@ def _other_subject(pair: Laid) -> bool:
         return False
     if not pair.auxiliary:
         verb = pair.rest[1] if pair.rest[0] in pair.answer.words and len(pair.rest) > 1 else pair.rest[0]
-        heads = [i for i, stem in enumerate(pair.source.stems) if stem in read(verb).stems]
+        heads = [i for i, stem in enumerate(pair.source.stems) if stem in read(verb).stem_set]
     elif pair.lead or pair.rest[0] in _OPENERS or pair.auxiliary in DO:
         return False
     else:
@@ -193,7 +214,7 @@ def _other_subject(pair: Laid) -> bool:
     if pair.auxiliary in MODAL and pair.auxiliary not in pair.source.words and pair.rest[0] == pair.source.words[0]:
         return "do" not in pair.rest  # an order ("Charge it indoors") has no subject to ask for
     if not heads:
-        return not pair.auxiliary and verb not in pair.source.words and pair.asked <= set(pair.source.stems)
+        return not pair.auxiliary and verb not in pair.source.words and pair.asked <= pair.source.stem_set
     return not any(_is_subject(pair, head) for head in heads)
 
 
@@ -212,7 +233,7 @@ def _is_subject(pair: Laid, head: int) -> bool:
 def _other_object(pair: Laid) -> bool:
     """The verb that the question ends on is not the one that the answer follows in the source."""
     asks = pair.wh in {"what", "which", "who", "whom"} or pair.lead[:1] in {("much",), ("many",)}
-    if pair.start < 0 or not asks or pair.auxiliary not in DO | MODAL or "do" in pair.rest or "happen" in pair.rest:
+    if pair.start < 0 or not asks or pair.auxiliary not in _MODAL_DO or "do" in pair.rest or "happen" in pair.rest:
         return False
     if _opens_with_verb(pair):
         return False
@@ -227,8 +248,7 @@ def _other_object(pair: Laid) -> bool:
 
 def _opens_with_verb(pair: Laid) -> bool:
     """Whether the question has no subject of its own ("What can reach 70 degrees?")."""
-    opening = (pair.auxiliary, pair.rest[0]) if pair.rest else ()
-    return any(pair.source.words[i : i + 2] == opening for i in range(len(pair.source.words) - 1))
+    return bool(pair.rest) and f" {pair.auxiliary} {pair.rest[0]} " in pair.source.line
 
 
 def _other_predicate(pair: Laid) -> bool:
@@ -244,7 +264,7 @@ def _other_predicate(pair: Laid) -> bool:
         if word in {"a", "an", "the"} or word in _ADVERBS:
             continue
         verb = pair.answer.words[0].endswith("s") and len(pair.answer.words) > 1 and word == pair.rest[-1]
-        return verb or (word not in BE | {"as", "called", "named"} and pair.source.stems[i] not in pair.asked)
+        return verb or (word not in _NAMING and pair.source.stems[i] not in pair.asked)
     return False
 
 
@@ -254,8 +274,7 @@ def _no_place(pair: Laid) -> bool:
         return False
     first = pair.answer.words[0]
     before = next((w for w in reversed(pair.source.words[: pair.start]) if w not in {"the", "a", "an"}), "")
-    known = _PREPOSITIONS | _PLACES | {"beneath", "underneath", "alongside", "opposite", "around", "among", "onto"}
-    return first not in known and before not in known and pair.question.words[-1] not in known
+    return first not in _SPATIAL and before not in _SPATIAL and pair.question.words[-1] not in _SPATIAL
 
 
 def _no_manner(pair: Laid) -> bool:
@@ -302,10 +321,10 @@ def _list_goes_on(pair: Laid) -> bool:
 
 def _other_clause(pair: Laid) -> bool:
     """All that a "what" or "who" asks about stands in one clause, the answer in another that says more."""
-    if pair.start < 0 or {"do", "happen", "happens"} & set(pair.rest):
+    if pair.start < 0 or not _DOING.isdisjoint(pair.rest):
         return False
     asks = pair.lead == ("much",) or (pair.wh in {"what", "who", "which"} and not pair.lead)
-    if not asks or not set(pair.question.content) <= set(pair.source.stems):
+    if not asks or not pair.source.stem_set.issuperset(pair.question.content):
         return False
     breaks = [i for i in range(1, len(pair.source.words)) if not pair.follows(i)]
     left = max((i for i in breaks if i <= pair.start), default=0)
@@ -340,8 +359,8 @@ _CHECKS: Mapping[str, Callable[[Laid], bool]] = {
 
 
 def _fit_faults(record: Record) -> Sequence[str] | None:
-    found = laid_faults(record, _CHECKS)
-    if record.kind == "qa" and record.answer and record.evidence is not None and record.question.strip()[:1].islower():
+    found, pair = laid_faults(record, _CHECKS), pair_of(record)
+    if pair.is_qa and pair.answered and pair.evidence is not None and pair.asked.lstrip()[:1].islower():
         return ["no_opening"]  # the head of the question is lost
     return found
 

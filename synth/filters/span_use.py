@@ -6,7 +6,6 @@ what is asked and what is answered, are signs that the two do not belong togethe
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from synth.core.records import Record
@@ -17,6 +16,7 @@ from synth.filters.words import STOPWORDS, word_set
 _SHARED = word_set(
     "the a an of to in on at for and or by with from it its you your that this is are was were be as than not no"
 )
+_COMMON = _SHARED | QUESTION_WORDS
 _ADVERBIAL = word_set("when where how why")
 _TIME = re.compile(
     r"second|minute|hour|day|week|fortnight|month|year|season|quarter|morning|evening|night|noon|january|february|"
@@ -28,16 +28,16 @@ _GAP = 1
 
 def _used_twice(pair: Laid) -> bool:
     """A word that the evidence has once stands in the question and in the answer."""
-    has, asked, answered = Counter(pair.source.stems), Counter(pair.question.stems), Counter(pair.answer.stems)
-    own = answered.keys() & asked.keys() & has.keys() - _SHARED - QUESTION_WORDS
-    return any(asked[word] + answered[word] > has[word] for word in own)
+    asked, answered, has = pair.question.stems, pair.answer.stems, pair.source.stems
+    own = (pair.answer.stem_set & pair.question.stem_set & pair.source.stem_set) - _COMMON
+    return any(asked.count(word) + answered.count(word) > has.count(word) for word in own)
 
 
 def _far_answer(pair: Laid) -> bool:
     """Other matter lies between the words asked about and the answer that follows them."""
     if pair.wh not in _ADVERBIAL or pair.start < 1:
         return False
-    asked = set(pair.question.stems)
+    asked = pair.asked
     before = [i for i in range(pair.start) if pair.source.stems[i] in asked and pair.source.words[i] not in STOPWORDS]
     if not before:
         return False
@@ -59,7 +59,7 @@ def _no_predicate(pair: Laid) -> bool:
     """The question says "is" of its subject, and what the evidence says that it is stands in neither part."""
     if pair.auxiliary not in BE:
         return False
-    used = set(pair.question.stems) | set(pair.answer.stems)
+    used = pair.question.stem_set | pair.answer.stem_set
     said = []
     for i, word in enumerate(pair.source.words[:-1]):
         if word == pair.auxiliary and not pair.start <= i < pair.end:
@@ -70,7 +70,7 @@ def _no_predicate(pair: Laid) -> bool:
 
 def _no_verb(pair: Laid) -> bool:
     """No verb is left: "How much single glazing?" asks nothing."""
-    return pair.wh in _ADVERBIAL and not AUXILIARY & set(pair.question.words)
+    return pair.wh in _ADVERBIAL and AUXILIARY.isdisjoint(pair.question.words)
 
 
 _CHECKS: Mapping[str, Callable[[Laid], bool]] = {

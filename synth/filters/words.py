@@ -172,7 +172,7 @@ _MAY_NAME = Memo(_may_name)
 
 
 class Text:
-    """A text as words; each part is made when it is first asked for, and kept.
+    """A text as words; each part is made once, most when they are first asked for.
 
     `tokens` are as written, `words` folded to lower case, `stems` crudely lemmatised; the three and
     `spans` (offsets in the text, characters folded one to one) run in step. `content` holds the stems of the
@@ -216,9 +216,15 @@ class Text:
     def __init__(self, raw: str) -> None:
         self.raw = raw
         self.pieces = pieces = raw.split()
-        self.words = tuple(chain.from_iterable(map(_WORDS.__getitem__, pieces)))
+        self.words = words = tuple(chain.from_iterable(map(_WORDS.__getitem__, pieces)))
+        # These nearly every scorer asks for.
+        self.word_set = frozenset(words)
+        self.stems = stems = tuple(map(_STEMS.__getitem__, words))
+        self.stem_set = frozenset(stems)
+        self.plain = plain = words if _ARTICLES.isdisjoint(self.word_set) else without_articles(words)
+        self.plain_line = f" {' '.join(plain)} "
 
-    # Python asks here only for a slot that is still empty.
+    # Python asks here only for a slot that is still empty: the parts that few scorers want.
     def __getattr__(self, name: str) -> object:
         make = _PARTS.get(name)
         if make is None:
@@ -265,14 +271,9 @@ def _find_line(needle: str, haystack: str) -> int:
 
 _PARTS: dict[str, Callable[[Text], object]] = {
     "tokens": lambda text: tuple(chain.from_iterable(map(_TOKENS.__getitem__, text.pieces))),
-    "stems": lambda text: tuple(map(_STEMS.__getitem__, text.words)),
     "spans": _spans_of,
     "content": lambda text: tuple(chain.from_iterable(map(_CONTENT.__getitem__, text.pieces))),
-    "plain": lambda text: without_articles(text.words),
-    "word_set": lambda text: frozenset(text.words),
-    "stem_set": lambda text: frozenset(text.stems),
-    "line": lambda text: _line(text.words),
-    "plain_line": lambda text: _line(text.plain),
+    "line": lambda text: text.plain_line if text.plain is text.words else _line(text.words),
     "squeezed": lambda text: " ".join(text.pieces if text.raw.isascii() else fold(text.raw).split()),
     "numbers": lambda text: _all_numbers(text.pieces),
     "names": lambda text: _names_of(text),
