@@ -22,7 +22,7 @@ from synth.calibration.samples import FORMS, HUMAN, Form, Samples, make_samples
 from synth.calibration.scorers import BUILT_IN
 from synth.calibration.thresholds import Bounds, Chooser
 from synth.core.errors import ConfigError, did_you_mean
-from synth.filter import FILTER_VERSION
+from synth.filtering.config import FILTER_VERSION
 from synth.filters.base import Rule, Scorer
 from synth.filters.rules_file import COMBINED, Cell, Combined, HumanSource, Kept, Refusal, RulesFile
 

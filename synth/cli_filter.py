@@ -44,7 +44,7 @@ def filter_command(
     student: Annotated[str | None, setting(FilterConfig, "student")] = None,
     max_per_passage: Annotated[int | None, setting(FilterConfig, "max_per_passage")] = None,
     max_per_document: Annotated[int | None, setting(FilterConfig, "max_per_document")] = None,
-    max_per_kind: Annotated[int | None, setting(FilterConfig, "max_per_kind")] = None,
+    max_per_kind: Annotated[list[str] | None, setting(FilterConfig, "max_per_kind")] = None,
     num_records: Annotated[int | None, setting(FilterConfig, "num_records")] = None,
     select: Annotated[str | None, setting(FilterConfig, "select")] = None,
     validation_share: ValidationShare = None,

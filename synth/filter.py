@@ -86,10 +86,14 @@ def run_filter(
         RunError: the run is locked, there is nothing to filter, or no record was kept; then the decisions
             stand in records.jsonl and there is no dataset.
     """
-    work = filter_run(run, config, heldout, processes=processes, say=say)
     if config.judge is None and config.student is None:
-        return _without_waiting(work)
-    return asyncio.run(_stoppable(work, say))
+        return _without_waiting(filter_run(run, config, heldout, processes=processes, say=say))
+
+    async def until_stopped() -> FilterSummary:
+        with stop_on_signals(say) as stop:
+            return await filter_run(run, config, heldout, processes=processes, say=say, stop=stop)
+
+    return asyncio.run(until_stopped())
 
 
 def run_ablate(
@@ -169,8 +173,3 @@ def _without_waiting(work: Coroutine[Any, Any, FilterSummary]) -> FilterSummary:
     finally:
         work.close()
     raise AssertionError("the filter waited although no model was named")
-
-
-async def _stoppable(work: Coroutine[Any, Any, FilterSummary], say: Progress) -> FilterSummary:
-    with stop_on_signals(say) as stop:
-        return await work

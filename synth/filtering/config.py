@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from synth.filters.base import Rule
 from synth.filters.lengths import TokenLimits
 from synth.filters.rules_file import RulesFile, load_rules
+from synth.filters.selection import Bounds
+
+# Raise it when a scorer changes its mind about the same text, so that no old decision passes for current.
+FILTER_VERSION = 3
 
 PRESETS: Mapping[str, tuple[str, ...]] = {
     "general": (
@@ -115,8 +119,8 @@ class FilterConfig(BaseModel):
     max_per_document: int | None = Field(default=None, ge=1)
     """Keep at most this many records of one document, the best scored; none sets no bound."""
 
-    max_per_kind: int | None = Field(default=None, ge=1)
-    """Keep at most this many records of one kind (qa, reasoning, …), the best scored; none sets no bound."""
+    max_per_kind: tuple[str, ...] = ()
+    """A bound for one kind, such as "qa=500", or "unanswerable=0.1" for a tenth of what is kept."""
 
     num_records: int | None = Field(default=None, ge=1)
     """Keep at most this many records in all; none keeps all that are accepted."""
@@ -146,6 +150,7 @@ class FilterConfig(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        self.bounds()
         if self.token_limits and self.tokenizer is None:
             raise ValueError("a bound in tokens needs `tokenizer`, the model whose tokens are counted")
         if self.embedder is None:
@@ -154,6 +159,20 @@ class FilterConfig(BaseModel):
             if self.select == "coverage":
                 raise ValueError('select = "coverage" needs `embedder`')
         return self
+
+    @property
+    def has_bounds(self) -> bool:
+        """Whether anything may be too many."""
+        return self.bounds() != Bounds()
+
+    def bounds(self) -> Bounds:
+        """Return how many records may stay."""
+        return Bounds(
+            num_records=self.num_records,
+            max_per_passage=self.max_per_passage,
+            max_per_document=self.max_per_document,
+            max_per_kind=dict(map(_kind_bound, self.max_per_kind)) or None,
+        )
 
     @property
     def token_limits(self) -> TokenLimits | None:
@@ -194,3 +213,15 @@ class FilterConfig(BaseModel):
             by_score.setdefault(rule.score, []).append(rule)
         by_score.update({rule.score: [other for other in given if other.score == rule.score] for rule in given})
         return tuple(rule for same in by_score.values() for rule in same)
+
+
+def _kind_bound(text: str) -> tuple[str, int | float]:
+    """Read "qa=500" or "qa=0.5"."""
+    kind, equals, number = text.partition("=")
+    try:
+        bound = int(number) if number.strip().isdecimal() else float(number)
+    except ValueError:
+        bound = 0
+    if not (kind.strip() and equals) or bound <= 0 or (isinstance(bound, float) and not bound <= 1):
+        raise ValueError(f"{text!r} is no bound of a kind; write qa=500 (records), or qa=0.5 (a share up to 1)")
+    return kind.strip(), bound

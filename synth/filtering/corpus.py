@@ -9,8 +9,8 @@ from synth.filtering.config import FilterConfig
 from synth.filtering.lines import dedup_settings
 from synth.filtering.meaning import Meaning
 from synth.filtering.table import Columns
+from synth.filters import selection
 from synth.filters.dedup import Pairs, find_twins
-from synth.filters.selection import find_surplus
 from synth.filters.semantic import semantic_twins
 
 
@@ -34,18 +34,33 @@ def settle(
         reasons.update(_twins(columns, order, config, meaning))
     if without != "surplus":
         left = _left(order, reasons)
-        surplus = find_surplus(
-            columns.ids[left],
-            quality=columns.quality[left],
-            document=columns.document[left],
-            passage=columns.passage[left],
-            kind=columns.kind[left],
-            documents=columns.documents,
-            config=config,
-            vectors=None if meaning is None else meaning.vectors[columns.sketch[left]],
-        )
-        reasons.update({int(row): "surplus" for row in left[surplus]})
+        reasons.update(_surplus(columns, left, config, meaning))
     return reasons
+
+
+def _surplus(
+    columns: Columns, left: npt.NDArray[np.intp], config: FilterConfig, meaning: Meaning | None
+) -> dict[int, str]:
+    if not config.has_bounds:
+        return {}
+    rows = selection.Columns(
+        ids=[f"{number:016x}" for number in columns.ids[left].tolist()],
+        documents=columns.document[left].astype(np.int64),
+        passages=columns.passage[left].astype(np.int64),
+        kinds=columns.kind[left].astype(np.int64),
+        quality=columns.quality[left].astype(np.float64),
+        document_names=columns.documents,
+        kind_names=columns.kinds,
+    )
+    causes = selection.select(
+        rows,
+        config.bounds(),
+        seed=config.seed,
+        mode=config.select,
+        vectors=None if meaning is None else meaning.vectors[columns.sketch[left]],
+    )
+    names = ["", *(f"surplus:{cause}" for cause in selection.CAUSES[1:])]
+    return {int(left[place]): names[causes[place]].removesuffix(":number") for place in np.flatnonzero(causes)}
 
 
 def _left(order: npt.NDArray[np.intp], reasons: Mapping[int, str]) -> npt.NDArray[np.intp]:
@@ -71,7 +86,7 @@ def _twins(
 
 def _semantic_pairs(columns: Columns, order: npt.NDArray[np.intp], threshold: float, meaning: Meaning) -> Pairs:
     """Return twins by their vectors as pairs of sketches; numbers, names and negation have to be the same."""
-    rows = columns.sketch[order]
+    rows = columns.sketch[order].astype(np.int64)
     facts = columns.sketches.column("facts").view(np.int64)
     twins = semantic_twins(meaning.vectors, rows, threshold, facts=facts)
     gone = np.fromiter(twins, np.int64, len(twins))

@@ -11,7 +11,9 @@ from synth.filters.base import Rule
 
 # The steps after the rules, in their order.
 LATE_STEPS = ("contaminated", "duplicate", "surplus")
-_NAMED = frozenset({"form", "language", "length", "duplicate", "negation", "question_fit", "span_use", "pii"})
+_NAMED = frozenset(
+    {"form", "language", "length", "duplicate", "surplus", "negation", "question_fit", "span_use", "pii"}
+)
 
 
 def step(reason: str) -> str:

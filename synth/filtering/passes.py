@@ -20,7 +20,7 @@ from synth.core.heldout import HeldoutSet, load_heldout
 from synth.core.jsonl import FileDigest, read_blocks
 from synth.core.records import Record
 from synth.core.runs import Run, StageEntry
-from synth.filtering.config import FilterConfig
+from synth.filtering.config import FILTER_VERSION, FilterConfig
 from synth.filtering.corpus import settle
 from synth.filtering.dataset import decided, write_all, write_records
 from synth.filtering.late import Late
@@ -37,9 +37,6 @@ from synth.filters.base import failed_reasons
 from synth.filters.embedding import Embedder, load_embedder
 from synth.filters.pii import mask_messages
 from synth.filters.rules_file import COMBINED
-
-# Raise it when a scorer changes its mind about the same text, so that no old decision passes for current.
-FILTER_VERSION = 3
 
 # A block is what one process scores at a time.
 _BLOCK_BYTES = 1 << 20

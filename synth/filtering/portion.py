@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from synth.core.records import Record
-from synth.filtering.plan import COMBINED, Plan
+from synth.filtering.plan import Plan
 from synth.filters.base import Rule, failed_reasons, score_records
+from synth.filters.rules_file import COMBINED
 
 
 @dataclass(frozen=True, slots=True)

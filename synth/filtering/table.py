@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,14 +43,15 @@ class Columns:
 
     def best_first(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         """Return `rows` sorted by quality, the highest first, then by id: no order of the file decides."""
-        return rows[np.lexsort((self.tie[rows], self.ids[rows], -self.quality[rows]))]
+        best: npt.NDArray[np.intp] = rows[np.lexsort((self.tie[rows], self.ids[rows], -self.quality[rows]))]
+        return best
 
 
 class TableBuilder:
     """Collects the blocks of the first pass."""
 
     def __init__(self) -> None:
-        self._blocks: dict[str, list[npt.NDArray[np.generic]]] = {name: [] for name in _ARRAYS}
+        self._blocks: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _ARRAYS}
         self._names: dict[str, dict[str, int]] = {"steps": {}, "document": {}, "passage": {}, "kind": {}}
         self._sketches = SketchTable()
         self._sketched = 0
@@ -62,7 +64,7 @@ class TableBuilder:
         place = np.where(sketched, self._sketched + np.cumsum(sketched) - 1, -1)
         self._sketched += int(sketched.sum())
         self._sketches.add(scored.sketches)
-        rows = {
+        rows: dict[str, npt.NDArray[Any]] = {
             "ids": scored.ids,
             "tie": np.frombuffer(scored.digests, dtype=">u8")[::4].astype(np.uint64),
             "quality": scored.quality,
@@ -83,7 +85,7 @@ class TableBuilder:
         }
         self._blocks.clear()
         return Columns(
-            **arrays,  # type: ignore[arg-type]
+            **arrays,
             steps=list(self._names["steps"]),
             documents=tuple(self._names["document"]),
             kinds=tuple(self._names["kind"]),

@@ -26,17 +26,19 @@ def main() -> None:
             failure = error
         while True:
             item = pickle.loads(receive(requests))
-            send(replies, _reply(lambda item=item: work(prepared, item), failure))
+            send(replies, _reply(work, prepared, item, failure))
     except (EOFError, BrokenPipeError):
         # Nothing is left to do, and nobody to tell.
         os._exit(0)
 
 
-def _reply(work: Callable[[], object], failure: SynthError | None) -> bytes:
+def _reply(
+    work: Callable[[object, object], object], prepared: object, item: object, failure: SynthError | None
+) -> bytes:
     try:
         if failure is not None:
             raise failure
-        return pickle.dumps((True, work()), protocol=pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps((True, work(prepared, item)), protocol=pickle.HIGHEST_PROTOCOL)
     except SynthError as error:
         return pickle.dumps((False, error))
     except Exception as error:  # of a user's scorer, or a fault of ours: the parent says it

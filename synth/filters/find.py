@@ -41,7 +41,7 @@ def find_scorer(spec: str) -> Scorer:
         ) from error
     if not isinstance(getattr(made, "name", None), str) or not callable(getattr(made, "score", None)):
         raise ConfigError("is no scorer", where=where, fix="it needs `name` and `score(records) -> list[float | None]`")
-    scorer: Scorer = made
+    scorer: Scorer = made  # type: ignore[assignment]  # its shape was checked
     return scorer
 
 
