@@ -23,6 +23,7 @@ from synth import (
     Passage,
     Record,
     RunError,
+    Sampling,
     Teacher,
 )
 from synth.core.errors import Interrupted
@@ -30,7 +31,7 @@ from synth.core.jsonl import read_lines, write_jsonl
 from synth.core.record_file import _plainly_valid, read_records
 from synth.core.records import Judgement
 from synth.core.schemas import check
-from synth.filtering.judging import JudgedRecord, JudgingTally, judge_records
+from synth.filtering.judging import JudgedRecord, JudgingTally, judge_records, judging_settings
 from synth.filters.closed_book import ClosedBook
 from synth.filters.judge import Judge
 from synth.filters.model_base import ModelScorer, ModelScores
@@ -266,6 +267,27 @@ async def test_equal_questions_are_asked_once_and_where_nothing_applies_nothing_
     judged, _ = await judge([record(2), record(2), record(2, kind="grading")], tmp_path, endpoint, [ClosedBook()])
     assert endpoint.asked == 1 and judged[0].scores == judged[1].scores == {"closed_book": 0.0}
     assert judged[2].scores == {"closed_book": None} and not judged[2].judgements and not judged[2].failures
+
+
+def test_the_settings_change_with_all_that_the_scores_depend_on(tmp_path: Path) -> None:
+    rubric = tmp_path / "rubric.md"
+    rubric.write_text("- clear: Plain.")
+    template = tmp_path / "round.md"
+    template.write_text("{{ passage }} {{ question }}")
+
+    def settings(**given: Any) -> str:  # noqa: ANN401
+        scorers = [RoundTrip(template), *model_scorers(["judge"], votes=given.pop("votes", 1), rubric=rubric)]
+        return json.dumps(judging_settings(scorers, **{"model": "m", **given}), sort_keys=True)
+
+    first = settings()
+    changed = {settings(model="n"), settings(revision="r"), settings(seed=1), settings(votes=3)}
+    changed.add(settings(sampling=Sampling(temperature=0.5)))
+    rubric.write_text("- clear: Very plain.")
+    changed.add(settings())
+    rubric.write_text("- clear: Plain.")
+    assert settings() == first
+    template.write_text("{{ question }} {{ passage }}")
+    assert len(changed | {settings(), first}) == 8
 
 
 # --- records keep what was said

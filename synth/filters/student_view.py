@@ -5,6 +5,7 @@ Boosting LLM Performance with Self-Guided Data Selection for Instruction Tuning"
 of the answer given the question, divided by its loss alone. Near or above 1 the question is no help to the student.
 """
 
+import contextlib
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -139,11 +140,25 @@ def _batches(sequences: Sequence[_Sequence], most: int) -> Iterator[list[_Sequen
         yield batch
 
 
+@contextlib.contextmanager
+def _no_bar(logging: Any) -> Iterator[None]:  # noqa: ANN401
+    """Keep the bar of the loader off the screen, which is the progress display's."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def _library(name: str) -> Any:  # noqa: ANN401  (an untyped module)
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ConfigError(f"{name} is not installed", fix="install the extra: pip install 'synth-tune[tune]'") from error
+        raise ConfigError(
+            f"{name} is not installed", fix="install the extra: pip install 'synth-tune[tune]'"
+        ) from error
 
 
 def _load(model: str, revision: str | None, torch: Any, device: str) -> tuple[Any, Any]:  # noqa: ANN401
@@ -153,7 +168,8 @@ def _load(model: str, revision: str | None, torch: Any, device: str) -> tuple[An
         tokenizer = transformers.AutoTokenizer.from_pretrained(model, revision=revision)
         # On a CPU half precision is slow, and too coarse for a loss.
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype=dtype)
+        with _no_bar(transformers.utils.logging):
+            loaded = transformers.AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype=dtype)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"cannot be loaded ({reason})", where=where, fix="name a folder or a hub id") from error
