@@ -5,10 +5,10 @@ calls each) against a stub endpoint in a process of its own, then again from the
 reads answers with the bundled student as `StudentView` does. Rates, CPU time a call and the peak of resident memory are
 printed for a tenth of the records and for all, so that growth shows.
 
-`auc [--sample 80] [--votes 3] [--model FOLDER|URL]` takes questions of examples/demo/heldout.jsonl with the paragraphs of the
-handbook that hold their answers; for each, the answer of another question of the same document is the negative. It
-prints the ROC AUC of each score for telling the two apart, with a 95 % interval by documents (1,000 resamples), .5
-being a guess. The bundled student is 2.2 million parameters: nobody should expect a judge.
+`auc [--sample 80] [--votes 3] [--model FOLDER|URL]` takes questions of examples/demo/heldout.jsonl with the
+paragraphs of the handbook that hold their answers; for each, the answer of another question of the same document is
+the negative. It prints the ROC AUC of each score for telling the two apart, with a 95 % interval by documents (1,000
+resamples), .5 being a guess. The bundled student is 2.2 million parameters: nobody should expect a judge.
 """
 
 import argparse

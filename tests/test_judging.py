@@ -7,7 +7,8 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from synth import (
     ChatRequest,
     Completion,
     ConfigError,
+    Endpoint,
     GenerateConfig,
     InferenceError,
     Passage,
@@ -40,6 +42,7 @@ from synth.filters.round_trip import RoundTrip
 from synth.generation.gate import Gate
 from synth.inference.client import Client
 from synth.inference.journal import Journal
+from synth.inference.lazy import LazyEndpoint
 from synth.inference.scripted import ScriptedTeacher
 from tests.conftest import CHECKOUT
 
@@ -253,6 +256,33 @@ async def test_a_scorer_that_fails_on_one_record_costs_that_score_and_on_all_the
         await judge(RECORDS, tmp_path / "all", Slow(), [Broken(range(30))])
     judged, _ = await judge(RECORDS[:1], tmp_path / "nan", Slow(), [Broken([], float("nan"))])
     assert "its score 'broken' is nan" in judged[0].failures[0].reason
+
+
+async def test_an_endpoint_is_opened_by_the_first_call_that_needs_it_and_one_that_cannot_be_says_why(
+    tmp_path: Path,
+) -> None:
+    opened = 0
+
+    @asynccontextmanager
+    async def opening(fault: InferenceError | None = None) -> AsyncIterator[Endpoint]:
+        nonlocal opened
+        opened += 1
+        if fault is not None:
+            raise fault
+        yield Slow()
+
+    def lazy(fault: InferenceError | None = None) -> LazyEndpoint:
+        return LazyEndpoint(opening(fault), model="scripted", revision="", stop=asyncio.Event())
+
+    with pytest.raises(InferenceError, match="no such model"):
+        async with lazy(InferenceError("no such model")) as endpoint:
+            await judge(RECORDS, tmp_path, endpoint)
+    async with lazy() as endpoint:
+        first, _ = await judge(RECORDS, tmp_path, endpoint)
+    assert opened == 2
+    async with lazy() as endpoint:
+        again, _ = await judge(RECORDS, tmp_path, endpoint)
+    assert again == first and opened == 2
 
 
 async def test_two_scorers_of_one_name_are_refused_before_a_call(tmp_path: Path) -> None:
