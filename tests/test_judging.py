@@ -7,7 +7,8 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from synth import (
     ChatRequest,
     Completion,
     ConfigError,
+    Endpoint,
     GenerateConfig,
     InferenceError,
     Passage,
     Record,
     RunError,
+    Sampling,
     Teacher,
 )
 from synth.core.errors import Interrupted
@@ -30,7 +33,7 @@ from synth.core.jsonl import read_lines, write_jsonl
 from synth.core.record_file import _plainly_valid, read_records
 from synth.core.records import Judgement
 from synth.core.schemas import check
-from synth.filtering.judging import JudgedRecord, JudgingTally, judge_records
+from synth.filtering.judging import JudgedRecord, JudgingTally, judge_records, judging_settings
 from synth.filters.closed_book import ClosedBook
 from synth.filters.judge import Judge
 from synth.filters.model_base import ModelScorer, ModelScores
@@ -39,6 +42,7 @@ from synth.filters.round_trip import RoundTrip
 from synth.generation.gate import Gate
 from synth.inference.client import Client
 from synth.inference.journal import Journal
+from synth.inference.lazy import LazyEndpoint
 from synth.inference.scripted import ScriptedTeacher
 from tests.conftest import CHECKOUT
 
@@ -254,6 +258,33 @@ async def test_a_scorer_that_fails_on_one_record_costs_that_score_and_on_all_the
     assert "its score 'broken' is nan" in judged[0].failures[0].reason
 
 
+async def test_an_endpoint_is_opened_by_the_first_call_that_needs_it_and_one_that_cannot_be_says_why(
+    tmp_path: Path,
+) -> None:
+    opened = 0
+
+    @asynccontextmanager
+    async def opening(fault: InferenceError | None = None) -> AsyncIterator[Endpoint]:
+        nonlocal opened
+        opened += 1
+        if fault is not None:
+            raise fault
+        yield Slow()
+
+    def lazy(fault: InferenceError | None = None) -> LazyEndpoint:
+        return LazyEndpoint(opening(fault), model="scripted", revision="", stop=asyncio.Event())
+
+    with pytest.raises(InferenceError, match="no such model"):
+        async with lazy(InferenceError("no such model")) as endpoint:
+            await judge(RECORDS, tmp_path, endpoint)
+    async with lazy() as endpoint:
+        first, _ = await judge(RECORDS, tmp_path, endpoint)
+    assert opened == 2
+    async with lazy() as endpoint:
+        again, _ = await judge(RECORDS, tmp_path, endpoint)
+    assert again == first and opened == 2
+
+
 async def test_two_scorers_of_one_name_are_refused_before_a_call(tmp_path: Path) -> None:
     endpoint = ScriptedTeacher(reply)
     with pytest.raises(ConfigError, match="two scorers share the name 'judge'"):
@@ -266,6 +297,27 @@ async def test_equal_questions_are_asked_once_and_where_nothing_applies_nothing_
     judged, _ = await judge([record(2), record(2), record(2, kind="grading")], tmp_path, endpoint, [ClosedBook()])
     assert endpoint.asked == 1 and judged[0].scores == judged[1].scores == {"closed_book": 0.0}
     assert judged[2].scores == {"closed_book": None} and not judged[2].judgements and not judged[2].failures
+
+
+def test_the_settings_change_with_all_that_the_scores_depend_on(tmp_path: Path) -> None:
+    rubric = tmp_path / "rubric.md"
+    rubric.write_text("- clear: Plain.")
+    template = tmp_path / "round.md"
+    template.write_text("{{ passage }} {{ question }}")
+
+    def settings(**given: Any) -> str:  # noqa: ANN401
+        scorers = [RoundTrip(template), *model_scorers(["judge"], votes=given.pop("votes", 1), rubric=rubric)]
+        return json.dumps(judging_settings(scorers, **{"model": "m", **given}), sort_keys=True)
+
+    first = settings()
+    changed = {settings(model="n"), settings(revision="r"), settings(seed=1), settings(votes=3)}
+    changed.add(settings(sampling=Sampling(temperature=0.5)))
+    rubric.write_text("- clear: Very plain.")
+    changed.add(settings())
+    rubric.write_text("- clear: Plain.")
+    assert settings() == first
+    template.write_text("{{ question }} {{ passage }}")
+    assert len(changed | {settings(), first}) == 8
 
 
 # --- records keep what was said

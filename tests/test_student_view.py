@@ -1,6 +1,7 @@
 """The student's view of an answer, measured with the bundled student: batches, padding, limits."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,26 @@ def test_a_text_that_holds_the_answer_makes_it_easier_and_a_question_from_elsewh
 
 def test_an_empty_answer_and_one_too_long_for_the_student_have_no_score() -> None:
     short = StudentView(STUDENT, max_length=40, device="cpu")
-    scored = values(short.score([RECORDS[3], RECORDS[0], RECORDS[1]]))
+    given = short.score([RECORDS[3], RECORDS[0], RECORDS[1]])
+    scored = values(given)
     assert scored[:2] == [(None, None), (None, None)]
+    assert [one.remark for one in given] == [
+        "the answer is empty",
+        "longer than the 40 tokens that the student takes",
+        "",
+    ]
     assert all(value is not None and math.isfinite(value) for value in scored[2])
+
+
+def test_turns_that_the_template_refuses_have_no_score_and_say_why(tmp_path: Path) -> None:
+    folder = shutil.copytree(STUDENT, tmp_path / "strict")
+    template = folder / "chat_template.jinja"
+    check = "{%- if messages[0].role == 'system' -%}{{ raise_exception('no system message, please') }}{%- endif -%}"
+    template.write_text(check + template.read_text())
+    system = record("", "one", (Message("system", "Be short."), Message("user", "How many?")))
+    [refused, fine] = StudentView(folder, device="cpu").score([system, RECORDS[1]])
+    assert refused.scores == {"answer_loss": None, "ifd": None} and "no system message, please" in refused.remark
+    assert fine.scores["answer_loss"] is not None
 
 
 def test_a_student_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import math
 import traceback
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from synth.core.asking import ReplyError
 from synth.core.calls import Endpoint, Sampling
@@ -23,6 +24,9 @@ from synth.generation.units import FAILURES_IN_A_ROW, REFUSALS_IN_A_ROW, in_orde
 from synth.inference.journal import Journal
 from synth.inference.lazy import LazyEndpoint
 from synth.inference.teacher import JournaledTeacher
+
+# Raise it when the same replies come to mean other scores.
+JUDGING_VERSION = 1
 
 # Marks are to be repeatable; votes differ by their order, not by chance alone.
 SAMPLING = Sampling(temperature=0.0, top_p=1.0, max_tokens=400)
@@ -136,6 +140,20 @@ async def judge_records(
             yield judged
     if stop.is_set() and (tally.left or unread.more):
         raise Interrupted("stopped while a model judged the records", fix="run the same command again to go on")
+
+
+def judging_settings(
+    scorers: Sequence[ModelScorer], *, model: str, revision: str = "", seed: int = 0, sampling: Sampling = SAMPLING
+) -> dict[str, Any]:
+    """Return as JSON what the scores depend on beside the records: where it is equal, old scores are as good as new."""
+    return {
+        "judging_version": JUDGING_VERSION,
+        "model": model,
+        "revision": revision,
+        "seed": seed,
+        "sampling": asdict(sampling),
+        "scorers": {scorer.name: dict(getattr(scorer, "settings", {})) for scorer in scorers},
+    }
 
 
 class _Judging:

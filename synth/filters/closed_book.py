@@ -5,6 +5,7 @@ Ask the student's base, not the teacher, which may know the documents by heart.
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from synth.core.calls import Teacher
 from synth.core.prompts import load_template, read_template
@@ -33,6 +34,11 @@ class ClosedBook:
     def __init__(self, template: str | Path = "closed-book", *, kinds: Collection[str] = KINDS) -> None:
         self.template = load_template(template) if isinstance(template, str) else read_template(template)
         self.kinds = frozenset(kinds)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the score depends on beside the model."""
+        return {"template": self.template.sha256, "kinds": sorted(self.kinds)}
 
     async def score(self, record: Record, model: Teacher) -> ModelScores:
         """Ask, and compare.

@@ -58,6 +58,12 @@ class Judge:
         self.votes = votes
         self.template = load_template("judge")
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the scores depend on beside the model."""
+        criteria = [[c.name, c.scale, c.must, c.text] for c in self.rubric.criteria]
+        return {"template": self.template.sha256, "criteria": criteria, "votes": self.votes}
+
     async def score(self, record: Record, model: Teacher) -> ModelScores:
         """Ask for the votes, one after the other.
 

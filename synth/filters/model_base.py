@@ -25,7 +25,11 @@ class ModelScores:
 
 
 class ModelScorer(Protocol):
-    """Scores a record by asking a model. It has to ask the same things in the same order for the same record."""
+    """Scores a record by asking a model. It has to ask the same things in the same order for the same record.
+
+    One whose scores depend on a prompt or an option has a property `settings` as well, a mapping that is JSON, so that
+    scores from before an edit do not pass for current.
+    """
 
     @property
     def name(self) -> str:

@@ -47,6 +47,11 @@ class RoundTrip:
         self.kinds = frozenset(kinds)
         self._schema = _schema_of(self.template)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the scores depend on beside the model."""
+        return {"template": self.template.sha256, "schema": self._schema, "kinds": sorted(self.kinds)}
+
     async def score(self, record: Record, model: Teacher) -> ModelScores:
         """Ask, and compare.
 

@@ -5,15 +5,19 @@ Boosting LLM Performance with Self-Guided Data Selection for Instruction Tuning"
 of the answer given the question, divided by its loss alone. Near or above 1 the question is no help to the student.
 """
 
+import contextlib
 import importlib
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from synth.core.errors import ConfigError
 from synth.core.records import Record
-from synth.filters.model_base import ModelScores, not_applicable
+from synth.filters.model_base import ModelScores, in_short
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,8 @@ class StudentView:
 
     Gives `answer_loss`, the mean loss of the answer's tokens after the prompt, in nats a token, and `ifd`, that
     divided by the loss of the same tokens after the head of an assistant's turn alone. The chat template of the
-    model is applied; the answer's own tokens are counted, not those that end its turn. None where the answer has no
-    token or the whole is longer than the student takes.
+    model is applied; the answer's own tokens are counted, not those that end its turn. None, with a remark that says
+    why, where the answer has no token, the whole is longer than the student takes, or its template refuses the turns.
 
     Args:
         model: a local folder or a hub id.
@@ -58,6 +62,7 @@ class StudentView:
         self._torch = _library("torch")
         self._device = device or ("cuda" if self._torch.cuda.is_available() else "cpu")
         self._tokenizer, self._model = _load(str(model), revision, self._torch, self._device)
+        self._keeps = "logits_to_keep" in inspect.signature(self._model.forward).parameters
         own = getattr(self._model.config, "max_position_embeddings", None)
         limits = [limit for limit in (max_length, own) if limit is not None]
         self._max_length = min(limits) if limits else None
@@ -67,29 +72,34 @@ class StudentView:
         """Return `answer_loss` and `ifd` of each record, in order; the batches do not change them."""
         pairs = [self._sequences(record) for record in records]
         # The same answer is often given to many questions; alone it is read once.
-        losses = self._losses({sequence for pair in pairs if pair is not None for sequence in pair})
+        losses = self._losses({sequence for pair in pairs if not isinstance(pair, str) for sequence in pair})
         found = []
         for pair in pairs:
-            if pair is None:
-                found.append(not_applicable(self))
+            if isinstance(pair, str):
+                found.append(ModelScores(dict.fromkeys(self.scores), pair))
                 continue
             asked, alone = losses[pair[0]], losses[pair[1]]
             found.append(ModelScores({"answer_loss": asked, "ifd": asked / alone if alone else None}))
         return found
 
-    def _sequences(self, record: Record) -> tuple[_Sequence, _Sequence] | None:
-        """Return the answer after its prompt and after nothing but the head of its turn."""
-        turns = [*record.prompt, *record.completion[:-1]]
-        messages = [message.to_json() for message in turns]
-        prompt = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        bare = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
+    def _sequences(self, record: Record) -> tuple[_Sequence, _Sequence] | str:
+        """Return the answer after its prompt and after nothing but the head of its turn, or why it cannot be read."""
+        messages = [message.to_json() for message in (*record.prompt, *record.completion[:-1])]
+        try:
+            prompt = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            bare = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
+        except TemplateError as error:
+            # Some templates know no system message, or refuse two turns of one role.
+            return f"the student's chat template refuses the conversation: {in_short(str(error), 100)}"
         # Many templates refuse an empty conversation, so the head is what the generation prompt adds to this one.
         head = prompt[len(bare) :] if prompt.startswith(bare) else ""
         # Apart, so that the answer has the same tokens after either.
         answer = self._tokens(record.answer)
         before, start = self._tokens(prompt), self._tokens(head) or self._first()
-        if not answer or not before or (self._max_length is not None and len(before) + len(answer) > self._max_length):
-            return None
+        if not answer or not before:
+            return "the answer is empty"
+        if self._max_length is not None and len(before) + len(answer) > self._max_length:
+            return f"longer than the {self._max_length} tokens that the student takes"
         return _Sequence((*before, *answer), len(answer)), _Sequence((*start, *answer), len(answer))
 
     def _tokens(self, text: str) -> list[int]:
@@ -113,11 +123,11 @@ class StudentView:
         # Padding stands to the right: a causal model's token never sees what follows it.
         tokens = torch.tensor([[*s.tokens, *[0] * (width - len(s.tokens))] for s in batch], device=self._device)
         mask = torch.tensor([[1] * len(s.tokens) + [0] * (width - len(s.tokens)) for s in batch], device=self._device)
-        first = min(len(s.tokens) - s.counted for s in batch) - 1
+        first = min(len(s.tokens) - s.counted for s in batch) - 1 if self._keeps else 0
         with torch.inference_mode():
             # Logits are by far the largest thing here, so none are made for the part that nobody's answer stands in.
-            kept = torch.arange(first, width, device=self._device)
-            logits = self._model(input_ids=tokens, attention_mask=mask, logits_to_keep=kept, use_cache=False).logits
+            kept = {"logits_to_keep": torch.arange(first, width, device=self._device)} if self._keeps else {}
+            logits = self._model(input_ids=tokens, attention_mask=mask, use_cache=False, **kept).logits
             found = []
             for row, sequence in enumerate(batch):
                 start, end = len(sequence.tokens) - sequence.counted, len(sequence.tokens)
@@ -139,6 +149,18 @@ def _batches(sequences: Sequence[_Sequence], most: int) -> Iterator[list[_Sequen
         yield batch
 
 
+@contextlib.contextmanager
+def _no_bar(logging: Any) -> Iterator[None]:  # noqa: ANN401
+    """Keep the bar of the loader off the screen, which is the progress display's."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def _library(name: str) -> Any:  # noqa: ANN401  (an untyped module)
     try:
         return importlib.import_module(name)
@@ -155,7 +177,8 @@ def _load(model: str, revision: str | None, torch: Any, device: str) -> tuple[An
         tokenizer = transformers.AutoTokenizer.from_pretrained(model, revision=revision)
         # On a CPU half precision is slow, and too coarse for a loss.
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype=dtype)
+        with _no_bar(transformers.utils.logging):
+            loaded = transformers.AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype=dtype)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"cannot be loaded ({reason})", where=where, fix="name a folder or a hub id") from error
