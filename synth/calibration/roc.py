@@ -102,7 +102,5 @@ def curve(positive: "Floats", negative: "Floats") -> tuple["Floats", "Floats"]:
     Both run from 0 to 1, as the bound falls.
     """
     bounds = np.unique(np.concatenate([positive, negative]))[::-1]
-    passed = [
-        1.0 - np.searchsorted(np.sort(scores), bounds, "left") / len(scores) for scores in (negative, positive)
-    ]
+    passed = [1.0 - np.searchsorted(np.sort(scores), bounds, "left") / len(scores) for scores in (negative, positive)]
     return np.concatenate([[0.0], passed[0]]), np.concatenate([[0.0], passed[1]])
