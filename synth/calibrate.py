@@ -16,7 +16,7 @@ import numpy as np
 from synth.calibration.columns import Columns, Extra, make_columns
 from synth.calibration.combine import combine, combined_column
 from synth.calibration.corruptions import CORRUPTIONS, Corruption
-from synth.calibration.humans import HumanFile, load_humans
+from synth.calibration.humans import Humans, load_humans
 from synth.calibration.roc import Auc, auc, clustered_auc
 from synth.calibration.samples import FORMS, HUMAN, Form, Samples, make_samples
 from synth.calibration.scorers import BUILT_IN
@@ -24,7 +24,7 @@ from synth.calibration.thresholds import Bounds, Chooser
 from synth.core.errors import ConfigError, did_you_mean
 from synth.filtering.config import FILTER_VERSION
 from synth.filters.base import Rule, Scorer
-from synth.filters.rules_file import COMBINED, Cell, Combined, HumanSource, Kept, Refusal, RulesFile
+from synth.filters.rules_file import COMBINED, Cell, HumanSource, Kept, Refusal, RulesFile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 VISIBLE, ALL = "visible", "all"
 """Rows of the table over several corruptions: those that a reader sees by comparing, and all of them."""
+
+# Folds of the search half, by document, from which the combined score's bound is drawn.
+_FOLDS = 5
 
 # An AUC this near to a half says nothing either way, however narrow its interval is.
 TOLERANCE = 0.02
@@ -83,7 +86,7 @@ def find_corruptions(names: Sequence[str]) -> tuple[Corruption, ...]:
 
 
 def calibrate(
-    human: Path | HumanFile,
+    human: Path | Sequence[Path] | Humans,
     *,
     scorers: Sequence[Scorer] | None = None,
     corruptions: Sequence[str] = (),
@@ -100,7 +103,7 @@ def calibrate(
     Equal input gives an equal result.
 
     Args:
-        human: a file of human pairs with their passages, or what `load_humans` made of it.
+        human: files of human pairs with their passages, or what `load_humans` made of them.
         scorers: what to measure; none takes all of this package that need no model.
         corruptions: names of `CORRUPTIONS`; none takes all.
         forms: how the records name their evidence: not at all ("passage"), or by the sentence of the answer.
@@ -108,7 +111,7 @@ def calibrate(
         seed: of the corruptions, of the halves and of the intervals.
         resamples: draws of the bootstrap.
         extra: more scores by record id, as of a judge on `samples`; a record without one counts as not measured.
-        samples: what `make_samples` made of the same file, where `extra` was measured on it.
+        samples: what `make_samples` made of the same files, where `extra` was measured on it.
         watch: told how many records have been scored, of how many.
 
     Raises:
@@ -118,19 +121,19 @@ def calibrate(
     if not 0 < keep <= 1:
         raise ConfigError(f"{keep:g} is no share to keep", where="keep", fix="give a number above 0 and up to 1")
     chosen = find_corruptions(corruptions)
-    file = load_humans(human) if isinstance(human, Path) else human
-    made = samples or make_samples(file, corruptions=chosen, forms=forms, seed=seed)
+    humans = human if isinstance(human, Humans) else load_humans(human)
+    made = samples or make_samples(humans, corruptions=chosen, forms=forms, seed=seed)
     rows = tuple(s for s in made.samples if s.label == HUMAN or s.label in {c.name for c in chosen})
     used = BUILT_IN.values() if scorers is None else scorers
     columns = make_columns(rows, used, extra or {}, lambda done: watch(done, len(rows)))
-    return _Measure(file, columns, chosen, tuple(forms), keep, seed, resamples).calibration(made.skipped)
+    return _Measure(humans, columns, chosen, tuple(forms), keep, seed, resamples).calibration(made.skipped)
 
 
 @dataclass(frozen=True)
 class _Measure:
     """One calibration's settings and scores, and the steps over them."""
 
-    file: HumanFile
+    humans: Humans
     columns: Columns
     corruptions: tuple[Corruption, ...]
     forms: tuple[Form, ...]
@@ -141,9 +144,7 @@ class _Measure:
     def calibration(self, skipped: Mapping[str, int]) -> Calibration:
         names = [c.name for c in self.corruptions if (self.columns.labels == c.name).any()]
         if not names:
-            raise ConfigError(
-                "no corruption could spoil a single pair", where=str(self.file.path), fix="give more pairs"
-            )
+            raise ConfigError("no corruption could spoil a single pair", where=self.humans.where, fix="give more pairs")
         search, check = self._halves()
         everything = search | check
         chance = Chooser(self.columns, names, self.forms, everything)
@@ -154,31 +155,42 @@ class _Measure:
         ranked = sorted(usable, key=lambda s: (-self._mean_auc(self.columns, s, names, search), s))
         best = ranked[0] if ranked else ""
         best_auc = self._mean_auc(self.columns, best, names, honest) if best else 0.5
-        columns, combined, combined_auc = self.columns, None, None
+        columns = choosing = self.columns
+        combined, combined_auc = None, None
         # Without documents to check with, nobody could say whether a combined score is better.
         fitted = combine(self.columns, usable, names, search) if check.any() else None
         if fitted is not None:
             columns = self.columns.with_score(COMBINED, combined_column(self.columns, fitted))
             combined_auc = self._mean_auc(columns, COMBINED, names, honest)
+            table += replace(self, columns=columns)._cells(
+                COMBINED, names, Chooser(columns, names, self.forms, check), check
+            )
             if combined_auc > best_auc:
                 combined = fitted
-            measure = replace(self, columns=columns)
-            chance = Chooser(columns, names, self.forms, check)
-            table += measure._cells(COMBINED, names, chance, check)
-        rules, kept, rejected = self._rules(columns, [*usable, *([COMBINED] if combined else [])], names, search, check)
-        if COMBINED not in {rule.score for rule in rules}:
-            combined = None
+                choosing = self._folded(columns, fitted.names, names, search)
+        # Each rule more has its own tail of human pairs to lose, and the combined score has seen them all.
+        rules, kept, rejected = self._rules(
+            Chooser(choosing, names, self.forms, search),
+            columns,
+            [COMBINED] if combined else usable,
+            names,
+            search,
+            check,
+        )
         return Calibration(
             RulesFile(
                 rules=rules,
                 combined=combined,
-                human=HumanSource(
-                    self.file.path.name,
-                    self.file.sha256,
-                    len(self.file.pairs),
-                    len(set(p.document_id for p in self.file.pairs)),
-                    len(self.file.unanswerable),
-                    self.file.without_passage,
+                human=tuple(
+                    HumanSource(
+                        file.path.name,
+                        file.sha256,
+                        len(file.pairs),
+                        len({pair.document_id for pair in file.pairs}),
+                        len(file.unanswerable),
+                        file.without_passage,
+                    )
+                    for file in self.humans.files
                 ),
                 kept=kept,
                 rejected=rejected,
@@ -197,25 +209,43 @@ class _Measure:
         )
 
     def _halves(self) -> tuple["Mask", "Mask"]:
-        """Return the rows to choose on and the rows to check with, by whole documents; a single document is all of one."""
+        """Return the rows to choose on and the rows to check with, by whole documents."""
         documents = sorted(set(map(str, self.columns.documents)))
         Random(self.seed).shuffle(documents)
         search = np.isin(self.columns.documents, documents[: (len(documents) + 1) // 2])
         return search, ~search
 
+    def _folded(self, columns: Columns, used: Sequence[str], names: Sequence[str], search: "Mask") -> Columns:
+        """Return the columns with the combined score of each fold of the search half as the rest of that half has it.
+
+        A bound drawn among the very pairs that the weights were fitted to would lie too high for any others.
+        """
+        column = columns.scores[COMBINED].copy()
+        documents = sorted(set(map(str, columns.documents[search])))
+        Random(self.seed).shuffle(documents)
+        for fold in range(min(_FOLDS, len(documents))):
+            held = search & np.isin(columns.documents, documents[fold::_FOLDS])
+            fitted = combine(columns, used, names, search & ~held)
+            if fitted is not None:
+                column[held] = combined_column(columns, fitted)[held]
+        return columns.with_score(COMBINED, column)
+
     def _rules(
-        self, columns: Columns, scores: Sequence[str], names: Sequence[str], search: "Mask", check: "Mask"
+        self,
+        choosing: Chooser,
+        columns: Columns,
+        scores: Sequence[str],
+        names: Sequence[str],
+        search: "Mask",
+        check: "Mask",
     ) -> tuple[tuple[Rule, ...], Kept, dict[str, float]]:
-        """Choose on the one half, look at the other, and loosen the bounds where all pairs together ask for it."""
-        choosing, checking, over_all = (
-            Chooser(columns, names, self.forms, rows) for rows in (search, check, search | check)
-        )
+        """Choose on the one half, look at the other, and loosen the bounds until enough of all the pairs is kept."""
+        checking, over_all = (Chooser(columns, names, self.forms, rows) for rows in (check, search | check))
         chosen = choosing.choose(scores, self.keep)
         found = choosing.joint(chosen, self.keep)
 
         def holds(bounds: Bounds) -> bool:
-            shares = (checking.kept(bounds), over_all.kept(bounds))
-            return all(share is None or share >= self.keep for share in shares)
+            return (over_all.kept(bounds) or 0.0) >= self.keep
 
         final = found if holds(found) else choosing.joint(chosen, self.keep, holds)
         kept = Kept(

@@ -33,6 +33,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "synth.cli_many:batch_app",
         "Ask through batch files: for `vllm run-batch` and for the batch services of hosted models.",
     ),
+    "calibrate": (
+        "synth.cli_calibrate:calibrate_command",
+        "Choose rules that keep human pairs and reject broken ones; `synth filter --rules` takes the file.",
+    ),
     "demo": ("synth.cli_one:demo_command", "Run the whole chain offline, on bundled models."),
 }
 """Where each command is, and its help in one line (a test compares it with the command's own)."""

@@ -43,7 +43,7 @@ class Columns:
         return {(self.pairs[i], str(self.forms[i])): int(i) for i in np.flatnonzero(self.human)}
 
     def rows(self, corruption: str, form: str, among: "Mask") -> tuple["NDArray[np.int64]", "NDArray[np.int64]"]:
-        """Return the spoiled rows of a corruption and the human rows of the same pairs, both `among` the rows asked for.
+        """Return the spoiled rows of a corruption and the human rows of the same pairs, all of them `among` some.
 
         Where no spoiled pair was a human one (unanswerable questions of SQuAD v2), all human rows stand beside them.
         """

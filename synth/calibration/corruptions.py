@@ -14,7 +14,7 @@ from functools import lru_cache
 from random import Random
 from typing import TypeVar
 
-from synth.calibration.humans import HumanFile, HumanPair
+from synth.calibration.humans import HumanPair, Humans
 from synth.filters.words import NUMBER_WORDS, STOPWORDS, words_of
 
 _K = TypeVar("_K", bound=Hashable)
@@ -57,8 +57,8 @@ class Spoiled:
 class Pool:
     """What corruptions take from: the pairs of a file by passage and by document, its numbers and its names."""
 
-    def __init__(self, file: HumanFile) -> None:
-        pairs = file.pairs
+    def __init__(self, humans: Humans) -> None:
+        pairs = humans.pairs
         self.pairs = pairs
         self.of_passage = _grouped((p.context, p) for p in pairs)
         self.of_document = _grouped((p.document_id, p) for p in pairs)
@@ -194,7 +194,7 @@ def number_swapped(pair: HumanPair, pool: Pool, rng: Random) -> Spoiled | None:
 
 
 def number_swapped_within(pair: HumanPair, pool: Pool, rng: Random) -> Spoiled | None:
-    """Put another number of the same passage, of the same form where there is one, in the place of one of the answer."""
+    """Put another number of the same passage, of the same form if there is one, in the place of one of the answer."""
     here = [(number, "") for number in numbers_in(pair.context)]
     return _swapped(pair, pool, rng, numbers_in(pair.answer), lambda n: _alike(n, here, number_kind))
 
@@ -232,11 +232,16 @@ def _swapped(
         new, document = rng.choice(choices)
         if document == pair.document_id or normal(new) in normal(pair.answer):
             continue
-        answer = re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", lambda _, new=new: new, pair.answer, count=1)
+        answer = re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", _constant(new), pair.answer, count=1)
         spoiled = Spoiled(pair.question, answer, pair.context.find(answer))
         if not is_right(spoiled, pair, pool):
             return spoiled
     return None
+
+
+def _constant(text: str) -> Callable[[object], str]:
+    """Return a replacement that is taken as it is, backslashes and all."""
+    return lambda _: text
 
 
 def negated(pair: HumanPair, pool: Pool, rng: Random) -> Spoiled | None:

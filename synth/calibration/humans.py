@@ -4,14 +4,14 @@ Any format of a held-out set (see synth/core/heldout.py) that carries passages. 
 used: where each answer stands, and (v2.0) the questions that their passages cannot answer.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from synth.core.errors import RecordError
+from synth.core.errors import ConfigError, RecordError
 from synth.core.heldout import load_heldout
 
 
@@ -51,8 +51,50 @@ class HumanFile:
     without_passage: int
 
 
-def load_humans(path: Path) -> HumanFile:
-    """Read a human file: SQuAD JSON, JSONL or CSV.
+@dataclass(frozen=True, slots=True)
+class Humans:
+    """The human pairs of one file or several."""
+
+    files: tuple[HumanFile, ...]
+    pairs: tuple[HumanPair, ...]
+    unanswerable: tuple[HumanPair, ...]
+
+    @property
+    def where(self) -> str:
+        """The files, for errors."""
+        return ", ".join(str(file.path) for file in self.files)
+
+
+def load_humans(paths: Path | Sequence[Path]) -> Humans:
+    """Read human files: SQuAD JSON, JSONL or CSV.
+
+    Of several files, documents and pairs of equal names are told apart by the number of their file.
+
+    Raises:
+        ConfigError: there is no file, or one stands there twice.
+        RecordError: an entry is wrong, or no question has a passage.
+        RunError: a file cannot be read.
+    """
+    files = tuple(_load(path) for path in ([paths] if isinstance(paths, Path) else paths))
+    if not files:
+        raise ConfigError("no human file is given", fix="name one with --human FILE")
+    if len({file.sha256 for file in files}) < len(files):
+        raise ConfigError("the same human file is given twice", where=", ".join(str(file.path) for file in files))
+    if len(files) == 1:
+        return Humans(files, files[0].pairs, files[0].unanswerable)
+    return Humans(
+        files,
+        tuple(_marked(pair, number) for number, file in enumerate(files) for pair in file.pairs),
+        tuple(_marked(pair, number) for number, file in enumerate(files) for pair in file.unanswerable),
+    )
+
+
+def _marked(pair: HumanPair, number: int) -> HumanPair:
+    return replace(pair, id=f"{number}:{pair.id}", document_id=f"{number}:{pair.document_id}")
+
+
+def _load(path: Path) -> HumanFile:
+    """Read one human file.
 
     Raises:
         RecordError: an entry is wrong, or no question has a passage.

@@ -7,7 +7,7 @@ from random import Random
 from typing import Literal
 
 from synth.calibration.corruptions import CORRUPTIONS, Corruption, Pool, Spoiled
-from synth.calibration.humans import HumanFile, HumanPair
+from synth.calibration.humans import HumanPair, Humans
 from synth.core.records import Passage, Record
 from synth.core.sentences import split_sentences
 
@@ -39,18 +39,18 @@ class Samples:
 
 
 def make_samples(
-    file: HumanFile,
+    humans: Humans,
     *,
     corruptions: Iterable[Corruption] = CORRUPTIONS.values(),
     forms: Sequence[Form] = FORMS,
     seed: int = 0,
 ) -> Samples:
-    """Return the human pairs of `file` and their corruptions as records, the same ones for the same seed."""
-    pool = Pool(file)
-    samples = [_sample(pair, None, HUMAN, form) for pair in file.pairs for form in forms]
+    """Return the human pairs of `humans` and their corruptions as records, the same ones for the same seed."""
+    pool = Pool(humans)
+    samples = [_sample(pair, None, HUMAN, form) for pair in humans.pairs for form in forms]
     skipped = {}
     for corruption in corruptions:
-        spoilt = [(pair, _spoil(corruption, pair, pool, seed)) for pair in file.pairs]
+        spoilt = [(pair, _spoil(corruption, pair, pool, seed)) for pair in humans.pairs]
         skipped[corruption.name] = sum(spoiled is None for _, spoiled in spoilt)
         samples += [
             _sample(pair, spoiled, corruption.name, form)
@@ -59,7 +59,7 @@ def make_samples(
             for form in forms
         ]
         if corruption.name == "unanswerable":
-            samples += [_sample(pair, None, corruption.name, form) for pair in file.unanswerable for form in forms]
+            samples += [_sample(pair, None, corruption.name, form) for pair in humans.unanswerable for form in forms]
     return Samples(tuple(samples), skipped)
 
 

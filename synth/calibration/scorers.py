@@ -4,6 +4,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from synth.core.errors import ConfigError, did_you_mean
 from synth.filters.answer_type import ANSWER_TYPE
@@ -70,7 +71,7 @@ def _find(spec: str) -> Scorer:
         near = [name for name, value in vars(module).items() if hasattr(value, "score")]
         raise ConfigError(f"the module has no {attribute!r}", where=where, fix=did_you_mean(attribute, near))
     found = getattr(module, attribute)
-    made = _made(found, where) if inspect.isclass(found) else found
+    made: Any = _made(found, where) if inspect.isclass(found) else found
     if not callable(getattr(made, "score", None)) or not isinstance(getattr(made, "name", None), str):
         raise ConfigError("is no scorer", where=where, fix="it needs a `name` and `score(self, records)`")
     scorer: Scorer = made

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 # A rule more has to reject this much more of the spoiled pairs, on average over the corruptions.
-_LEAST_GAIN = 0.005
+_LEAST_GAIN = 0.02
 _HALVINGS = 20
 
 
@@ -68,7 +68,7 @@ class Chooser:
         return min(shares, default=None)
 
     def rejected(self, bounds: Bounds) -> dict[str, float]:
-        """Return the share of each corruption's pairs that the bounds reject; corruptions without pairs are left out."""
+        """Return the share of each corruption's pairs that the bounds reject, where it has any."""
         return {
             corruption: float(1 - self._passes(bounds, rows).mean())
             for corruption, rows in self._spoiled.items()

@@ -7,7 +7,7 @@ in both, and a wrong one that is copied is high.
 
 from synth.core.records import Record
 from synth.filters.base import ShareScorer
-from synth.filters.passage_index import best_places, common_in_order, index_of
+from synth.filters.passage_index import best_places, common_in_order, index_of, is_reply
 from synth.filters.words import read
 
 # Kinds whose answer is not taken from the passage.
@@ -16,7 +16,7 @@ _OWN_WORDS = frozenset({"unanswerable", "grading", "reasoning"})
 
 def _alignment(record: Record) -> float | None:
     """Measure the share of the answer's words that stand in its order at its best place in the passage."""
-    if record.kind in _OWN_WORDS or not read(record.answer).words:
+    if record.kind in _OWN_WORDS or is_reply(record.answer):
         return None
     places = best_places(record.answer, record.context)
     return places[0].share if places else 0.0
@@ -25,7 +25,7 @@ def _alignment(record: Record) -> float | None:
 def _rouge_l(record: Record) -> float | None:
     """Measure ROUGE-L precision (Lin 2004): the longest common subsequence with the passage, per word of the answer."""
     words = read(record.answer).stems
-    if record.kind in _OWN_WORDS or not words:
+    if record.kind in _OWN_WORDS or is_reply(record.answer):
         return None
     places = best_places(record.answer, record.context)
     if places and places[0].share == 1:

@@ -11,7 +11,7 @@ from math import exp
 
 from synth.core.records import Record
 from synth.filters.base import ShareScorer
-from synth.filters.passage_index import Place, PassageIndex, best_places, content_stems, index_of
+from synth.filters.passage_index import PassageIndex, Place, best_places, content_stems, index_of, is_reply
 
 # The distance in words over which a word of the question loses most of its weight.
 _REACH = 8.0
@@ -22,14 +22,17 @@ _OTHER_SENTENCE = 0.5
 def _nearness(record: Record) -> float | None:
     """Measure how near the answer the question's content words stand, the rare ones counting more.
 
-    1 where all of them stand beside it. A word of the question that the passage does not have counts as far away.
+    1 where all of them stand beside it, 0 where no word of the answer is in the passage. A word of the question that
+    the passage does not have counts as far away. A mere yes or no stands nowhere and has no score.
     """
     if record.kind != "qa":
         return None
     asked = content_stems(record.question)
     places = best_places(record.answer, record.context)
-    if not asked or not places:
+    if not asked or is_reply(record.answer):
         return None
+    if not places:
+        return 0.0
     index = index_of(record.context)
     return max(_around(place, asked, index) for place in places[:8])
 
@@ -59,14 +62,14 @@ def _same_sentence(record: Record) -> float | None:
         return None
     places = best_places(record.answer, record.context)
     asked = content_stems(record.question)
-    if not places or not asked:
+    if not asked or is_reply(record.answer):
         return None
     index = index_of(record.context)
     weights = _by_sentence(asked, record.context)
     top = max(weights.values(), default=0.0)
     if not top:
         return None
-    return max(weights.get(index.sentences[place.start], 0.0) for place in places[:8]) / top
+    return max((weights.get(index.sentences[place.start], 0.0) for place in places[:8]), default=0.0) / top
 
 
 @lru_cache(maxsize=8192)

@@ -65,6 +65,11 @@ def content_stems(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(s for s, w in zip(found.stems, found.words, strict=True) if w not in STOPWORDS))
 
 
+def is_reply(answer: str) -> bool:
+    """Whether an answer only says yes or no, which stands in no passage."""
+    return read(answer).words in {("yes",), ("no",), ("true",), ("false",), ()}
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where an answer stands best in a passage (words `start` to `end`), and the share of its words there in order."""

@@ -34,9 +34,11 @@ def _polarity(record: Record) -> float | None:
     """Give 0 where a negation of the pair has none beside its answer in the passage, or lost one; 1 otherwise."""
     if record.kind != "qa" or not index_of(record.context).english:
         return None
+    if not read(record.answer).words:
+        return None
     places = best_places(record.answer, record.context)
     if not places:
-        return None
+        return 1.0
     asked, replied = _negates(record.question), _negates(record.answer)
     whole = places[0].share == 1
     if replied and not asked:

@@ -55,7 +55,7 @@ class Combined:
 
 @dataclass(frozen=True, slots=True)
 class HumanSource:
-    """What the rules were measured on: a file, its digest and its counts."""
+    """A file that the rules were measured on: its digest and its counts."""
 
     name: str
     sha256: str
@@ -125,7 +125,7 @@ class RulesFile:
 
     rules: tuple[Rule, ...]
     combined: Combined | None
-    human: HumanSource
+    human: tuple[HumanSource, ...]
     kept: Kept
     rejected: Mapping[str, float]
     """The share of each corruption's pairs that the rules together reject, on the documents of the check."""
@@ -142,7 +142,7 @@ class RulesFile:
             "filter_version": self.filter_version,
             "rules": [rule_text(rule) for rule in self.rules],
             "combined": None if self.combined is None else asdict(self.combined),
-            "human": asdict(self.human),
+            "human": [asdict(source) for source in self.human],
             "kept": asdict(self.kept),
             "rejected": dict(self.rejected),
             "seed": self.seed,
@@ -160,7 +160,7 @@ class RulesFile:
             combined=None
             if combined is None
             else Combined(combined["bias"], tuple(Term(**term) for term in combined["terms"])),
-            human=HumanSource(**data["human"]),
+            human=tuple(HumanSource(**source) for source in data["human"]),
             kept=Kept(**data["kept"]),
             rejected=dict(data["rejected"]),
             table=tuple(Cell(**cell) for cell in data["table"]),
