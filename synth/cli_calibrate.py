@@ -1,16 +1,21 @@
 """The command `synth calibrate`: thresholds from human pairs."""
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.table import Table
 
-from synth.core.console import AsJson, Quiet, notice, print_json, progress, stdout
+from synth.core.console import AsJson, Quiet, notice, print_json, progress, setting, stdout
 from synth.core.errors import ConfigError
+from synth.core.signals import stop_on_signals
+from synth.filtering.config import FilterConfig
+from synth.filters.model_scorers import model_scorers
 
 if TYPE_CHECKING:
     from synth.calibrate import Calibration
+    from synth.calibration.columns import Extra
 
 # What the table on the screen shows of each score; the rules file has all.
 _SHOWN_SCORES = 8
@@ -64,13 +69,29 @@ def calibrate_command(
     resamples: Annotated[
         int, typer.Option("--resamples", min=100, help="Draws of documents behind each interval.")
     ] = 1000,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge",
+            metavar="MODEL|URL",
+            help="A model to calibrate too: what it says in round trips and as a judge is measured on a part of the "
+            "pairs, and refused where it is worse than chance.",
+        ),
+    ] = None,
+    judge_pairs: Annotated[
+        int, typer.Option("--judge-pairs", min=10, help="How many human pairs, with their corruptions, it is shown.")
+    ] = 200,
+    votes: Annotated[int | None, setting(FilterConfig, "votes")] = None,
+    rubric: Annotated[Path | None, setting(FilterConfig, "rubric")] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Choose rules that keep human pairs and reject broken ones; `synth filter --rules` takes the file."""
-    from synth.calibrate import calibrate
+    from synth.calibrate import calibrate, find_corruptions
+    from synth.calibration.asking import ask_model
+    from synth.calibration.humans import load_humans
     from synth.calibration.plot import check_plot, plot_curves
-    from synth.calibration.samples import Form
+    from synth.calibration.samples import Form, make_samples
     from synth.calibration.scorers import allow_modules_here, find_scorers
 
     allow_modules_here()
@@ -80,10 +101,27 @@ def calibrate_command(
     picture = None if no_plot else (plot or out.with_suffix(".png"))
     if picture is not None:
         check_plot(picture)
+    humans = load_humans(human)
+    samples = make_samples(humans, corruptions=find_corruptions(corruption or ()), forms=forms, seed=seed)
+    extra = None
+    if judge is not None:
+        scorers = model_scorers(("round_trip", "judge"), votes=votes or 1, rubric=rubric)
+        say = (lambda text: None) if quiet else notice
+
+        async def ask() -> "Extra":
+            folder = out.with_name(f"{out.name}.judge")
+            with stop_on_signals(say) as stop:
+                return await ask_model(
+                    samples, judge, scorers, pairs=judge_pairs, seed=seed, folder=folder, stop=stop, say=say
+                )
+
+        extra = asyncio.run(ask())
     with progress(hidden=quiet) as bars:
         task = bars.add_task("scoring", total=None, note="")
         found = calibrate(
-            human,
+            humans,
+            samples=samples,
+            extra=extra,
             scorers=find_scorers(scorer) if scorer else None,
             corruptions=tuple(corruption or ()),
             forms=forms,

@@ -80,9 +80,10 @@ def _doubts(run: Run, heldout: HeldoutSet) -> list[str]:
     """Return what keeps the reader from trusting that the set was sealed."""
     doubts = []
     entry = run.stages().get("filter")
-    used = entry.inputs.get("heldout") if entry else None
-    if used is None or used.sha256 != heldout.digest.sha256:
-        against = "none was used" if used is None else "another one was used"
+    inputs = entry.inputs if entry else {}
+    used = {digest.sha256 for name, digest in inputs.items() if name.partition(":")[0] == "heldout"}
+    if heldout.digest.sha256 not in used:
+        against = "another one was used" if used else "none was used"
         doubts.append(
             f"The dataset was not decontaminated against this held-out file ({against}): questions that say the same "
             f"in other words may have been trained on. `synth filter {run.path.name} --heldout {heldout.path.name}` "
