@@ -191,7 +191,7 @@ async def test_a_vote_without_any_reply_is_not_passed_over() -> None:
         marks(supported=0),
         marks().replace("true", "5"),
         marks().replace('"reason": "Fine.", ', ""),
-        marks("x" * 401),
+        marks("x" * 301),
         json.dumps({"judge": 1}),
         "[5, 5, 5, 5, 5]",
     ],

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
-from synth import ConfigError, Message, Passage, Record
+from synth import ConfigError, InferenceError, Message, Passage, Record
 from synth.core.resources import resource_folder
 from synth.filters.student_view import StudentView
+from synth.inference.prompt_logprobs import PromptLogprobs
+from tests.fault_server import Fault, fault_server
+from tests.stub_endpoint import stub_endpoint
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -116,3 +119,38 @@ def test_turns_that_the_template_refuses_have_no_score_and_say_why(tmp_path: Pat
 def test_a_student_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"student .*nothing: cannot be loaded .*name a folder"):
         StudentView(tmp_path / "nothing")
+
+
+# --- through an endpoint
+
+
+TEACHER = resource_folder("demo") / "models" / "teacher"
+
+
+@pytest.mark.vllm
+async def test_a_served_model_reads_as_the_same_model_does_when_it_is_loaded_here(engine: Any) -> None:  # noqa: ANN401
+    served = StudentView(TEACHER, reader=PromptLogprobs(engine.base_url, engine.served))
+    with pytest.raises(InferenceError, match=r"refuses to read a text \(404: .*name the student's folder"):
+        PromptLogprobs(engine.base_url, "another").losses([((1, 2, 3), 1)])
+    # Within a running loop too, as the filter's is.
+    there, here = values(served.score(RECORDS)), values(StudentView(TEACHER, device="cpu").score(RECORDS))
+    assert sum(loss is not None for loss, _ in here) == len(RECORDS) - 1
+    for (far, far_ifd), (near, near_ifd) in zip(there, here, strict=True):
+        assert (far is None) == (near is None)
+        # The engine computes in bfloat16.
+        assert far is None or far == pytest.approx(near, rel=0.03, abs=0.05)
+        assert far_ifd is None or far_ifd == pytest.approx(near_ifd, rel=0.05, abs=0.05)
+
+
+def test_an_endpoint_without_prompt_logprobs_or_that_is_not_there_is_an_error_that_says_so() -> None:
+    sequence = [((1, 2, 3), 1)]
+    with stub_endpoint(lambda _: "Hello") as stub:
+        with pytest.raises(InferenceError, match=r"gives no prompt log probabilities; they need a vLLM server"):
+            PromptLogprobs(stub.url, "stub").losses(sequence)
+        assert stub.bodies[0]["prompt"] == [1, 2, 3] and stub.bodies[0]["prompt_logprobs"] == 0
+    with pytest.raises(InferenceError, match=r"no reply came.*tried 2 times"):
+        PromptLogprobs(stub.url, "stub", retries=1).losses(sequence)
+    failed = pytest.raises(InferenceError, match="the endpoint answers 500.*tried 2 times")
+    with fault_server([Fault.ERROR, Fault.ERROR]) as server, failed:
+        PromptLogprobs(server.url, "stub", retries=1).losses(sequence)
+    assert server.faults[Fault.ERROR] == 2

@@ -29,7 +29,7 @@ from synth.inference.teacher import JournaledTeacher
 JUDGING_VERSION = 1
 
 # Marks are to be repeatable; votes differ by their order, not by chance alone.
-SAMPLING = Sampling(temperature=0.0, top_p=1.0, max_tokens=400)
+SAMPLING = Sampling(temperature=0.0, top_p=1.0, max_tokens=512)
 
 # So many records for each call in flight are begun before the first of them is done.
 _AHEAD = 2

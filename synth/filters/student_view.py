@@ -9,9 +9,8 @@ import contextlib
 import importlib
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from jinja2 import TemplateError
 
@@ -19,13 +18,17 @@ from synth.core.errors import ConfigError
 from synth.core.records import Record
 from synth.filters.model_base import ModelScores, in_short
 
+# Tokens, of which the last so many are the answer's.
+_Sequence = tuple[tuple[int, ...], int]
+_Tokens = tuple[Sequence[int], int]
 
-@dataclass(frozen=True, slots=True)
-class _Sequence:
-    """Tokens of which the last `counted` are the answer's."""
 
-    tokens: tuple[int, ...]
-    counted: int
+class LossReader(Protocol):
+    """Something that reads token sequences as a language model does."""
+
+    def losses(self, sequences: Sequence[_Tokens]) -> list[float]:
+        """Return the mean loss (nats) of the last so many tokens of each sequence, given all before them."""
+        ...
 
 
 class StudentView:
@@ -42,6 +45,8 @@ class StudentView:
         max_length: the longest prompt and answer in tokens; the model's own limit where that is less or none is given.
         batch_tokens: how many tokens, padding included, are read at once.
         device: as torch names it; a GPU where there is one unless given.
+        reader: reads in place of the weights, which are not loaded then: `synth.inference.prompt_logprobs`, for a
+            student that a vLLM server serves. `model` is where its tokenizer is.
 
     Raises:
         ConfigError: transformers is not installed, the model cannot be loaded, or it has no chat template.
@@ -58,15 +63,14 @@ class StudentView:
         max_length: int | None = None,
         batch_tokens: int = 4096,
         device: str | None = None,
+        reader: LossReader | None = None,
     ) -> None:
-        self._torch = _library("torch")
-        self._device = device or ("cuda" if self._torch.cuda.is_available() else "cpu")
-        self._tokenizer, self._model = _load(str(model), revision, self._torch, self._device)
-        self._keeps = "logits_to_keep" in inspect.signature(self._model.forward).parameters
-        own = getattr(self._model.config, "max_position_embeddings", None)
+        self._tokenizer, own = _tokenizer(str(model), revision)
         limits = [limit for limit in (max_length, own) if limit is not None]
         self._max_length = min(limits) if limits else None
-        self._batch_tokens = batch_tokens
+        if reader is not None and self._max_length is not None:
+            self._max_length -= 1  # a server has to write one token
+        self._reader = reader or _Weights(str(model), revision, device, batch_tokens)
 
     def score(self, records: Sequence[Record]) -> list[ModelScores]:
         """Return `answer_loss` and `ifd` of each record, in order; the batches do not change them."""
@@ -100,7 +104,7 @@ class StudentView:
             return "the answer is empty"
         if self._max_length is not None and len(before) + len(answer) > self._max_length:
             return f"longer than the {self._max_length} tokens that the student takes"
-        return _Sequence((*before, *answer), len(answer)), _Sequence((*start, *answer), len(answer))
+        return ((*before, *answer), len(answer)), ((*start, *answer), len(answer))
 
     def _tokens(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -112,36 +116,47 @@ class StudentView:
 
     def _losses(self, sequences: set[_Sequence]) -> dict[_Sequence, float]:
         """Return the mean loss of the counted tokens of each."""
-        losses: dict[_Sequence, float] = {}
-        for batch in _batches(sorted(sequences, key=lambda s: (len(s.tokens), s.tokens)), self._batch_tokens):
-            losses.update(zip(batch, self._read(batch), strict=True))
-        return losses
+        ordered = sorted(sequences, key=lambda sequence: (len(sequence[0]), sequence))
+        return dict(zip(ordered, self._reader.losses(ordered), strict=True))
 
-    def _read(self, batch: Sequence[_Sequence]) -> list[float]:
+
+class _Weights:
+    """A model loaded here."""
+
+    def __init__(self, model: str, revision: str | None, device: str | None, batch_tokens: int) -> None:
+        self._torch = _library("torch")
+        self._device = device or ("cuda" if self._torch.cuda.is_available() else "cpu")
+        self._model = _load(model, revision, self._torch, self._device)
+        self._keeps = "logits_to_keep" in inspect.signature(self._model.forward).parameters
+        self._batch_tokens = batch_tokens
+
+    def losses(self, sequences: Sequence[_Tokens]) -> list[float]:
+        return [loss for batch in _batches(sequences, self._batch_tokens) for loss in self._read(batch)]
+
+    def _read(self, batch: Sequence[_Tokens]) -> list[float]:
         torch = self._torch
-        width = max(len(sequence.tokens) for sequence in batch)
+        width = max(len(tokens) for tokens, _ in batch)
         # Padding stands to the right: a causal model's token never sees what follows it.
-        tokens = torch.tensor([[*s.tokens, *[0] * (width - len(s.tokens))] for s in batch], device=self._device)
-        mask = torch.tensor([[1] * len(s.tokens) + [0] * (width - len(s.tokens)) for s in batch], device=self._device)
-        first = min(len(s.tokens) - s.counted for s in batch) - 1 if self._keeps else 0
+        rows = torch.tensor([[*tokens, *[0] * (width - len(tokens))] for tokens, _ in batch], device=self._device)
+        mask = torch.tensor([[1] * len(t) + [0] * (width - len(t)) for t, _ in batch], device=self._device)
+        first = min(len(tokens) - counted for tokens, counted in batch) - 1 if self._keeps else 0
         with torch.inference_mode():
             # Logits are by far the largest thing here, so none are made for the part that nobody's answer stands in.
             kept = {"logits_to_keep": torch.arange(first, width, device=self._device)} if self._keeps else {}
-            logits = self._model(input_ids=tokens, attention_mask=mask, use_cache=False, **kept).logits
+            logits = self._model(input_ids=rows, attention_mask=mask, use_cache=False, **kept).logits
             found = []
-            for row, sequence in enumerate(batch):
-                start, end = len(sequence.tokens) - sequence.counted, len(sequence.tokens)
+            for row, (tokens, counted) in enumerate(batch):
+                start, end = len(tokens) - counted, len(tokens)
                 predicted = logits[row, start - 1 - first : end - 1 - first].float()
-                loss = torch.nn.functional.cross_entropy(predicted, tokens[row, start:end])
-                found.append(float(loss))
+                found.append(float(torch.nn.functional.cross_entropy(predicted, rows[row, start:end])))
         return found
 
 
-def _batches(sequences: Sequence[_Sequence], most: int) -> Iterator[list[_Sequence]]:
+def _batches(sequences: Sequence[_Tokens], most: int) -> Iterator[list[_Tokens]]:
     """Cut sequences, the shortest first, into batches of at most `most` tokens with padding, or of one sequence."""
-    batch: list[_Sequence] = []
+    batch: list[_Tokens] = []
     for sequence in sequences:
-        if batch and (len(batch) + 1) * len(sequence.tokens) > most:
+        if batch and (len(batch) + 1) * len(sequence[0]) > most:
             yield batch
             batch = []
         batch.append(sequence)
@@ -170,18 +185,32 @@ def _library(name: str) -> Any:  # noqa: ANN401  (an untyped module)
         ) from error
 
 
-def _load(model: str, revision: str | None, torch: Any, device: str) -> tuple[Any, Any]:  # noqa: ANN401
+def _tokenizer(model: str, revision: str | None) -> tuple[Any, int | None]:
+    """Return the tokenizer and how many tokens the model takes, where it says so."""
     transformers = _library("transformers")
-    where = f"student {model}"
-    try:
+    with _loading(model):
         tokenizer = transformers.AutoTokenizer.from_pretrained(model, revision=revision)
-        # On a CPU half precision is slow, and too coarse for a loss.
-        dtype = torch.float32 if device == "cpu" else torch.bfloat16
-        with _no_bar(transformers.utils.logging):
-            loaded = transformers.AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype=dtype)
+        config = transformers.AutoConfig.from_pretrained(model, revision=revision)
+    if not tokenizer.chat_template:
+        raise ConfigError("has no chat template", where=f"student {model}", fix="take a student that has one")
+    return tokenizer, getattr(config, "max_position_embeddings", None)
+
+
+def _load(model: str, revision: str | None, torch: Any, device: str) -> Any:  # noqa: ANN401
+    transformers = _library("transformers")
+    # On a CPU half precision is slow, and too coarse for a loss.
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    with _loading(model), _no_bar(transformers.utils.logging):
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype=dtype)
+    return loaded.to(device).eval()
+
+
+@contextlib.contextmanager
+def _loading(model: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"cannot be loaded ({reason})", where=where, fix="name a folder or a hub id") from error
-    if not tokenizer.chat_template:
-        raise ConfigError("has no chat template", where=where, fix="take a student that has one")
-    return tokenizer, loaded.to(device).eval()
+        raise ConfigError(
+            f"cannot be loaded ({reason})", where=f"student {model}", fix="name a folder or a hub id"
+        ) from error

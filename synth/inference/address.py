@@ -23,6 +23,7 @@ class Address:
 
     Attributes:
         chat: where chat completions are asked for.
+        completions: where plain completions are.
         models: where the list of models is.
         metrics: where vLLM shows its metrics.
         shown: the endpoint as it may stand in an error or a log.
@@ -48,6 +49,7 @@ class Address:
             self._headers["Authorization"] = f"Basic {basic}"
         base = url.with_user(None).with_path(url.path.rstrip("/"), keep_query=True)
         self.chat = base.joinpath("chat", "completions").with_query(base.query)
+        self.completions = base.joinpath("completions").with_query(base.query)
         self.models = base.joinpath("models").with_query(base.query)
         above = re.sub(r"/v\d+(beta)?$", "", base.path)
         self.metrics = base.with_path(f"{above}/metrics", keep_query=True)
