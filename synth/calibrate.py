@@ -168,15 +168,16 @@ class _Measure:
             if combined_auc > best_auc:
                 combined = fitted
                 choosing = self._folded(columns, fitted.names, names, search)
-        # Each rule more has its own tail of human pairs to lose, and the combined score has seen them all.
         rules, kept, rejected = self._rules(
             Chooser(choosing, names, self.forms, search),
             columns,
-            [COMBINED] if combined else usable,
+            [*usable, *([COMBINED] if combined else [])],
             names,
             search,
             check,
         )
+        if COMBINED not in {rule.score for rule in rules}:
+            combined = None
         return Calibration(
             RulesFile(
                 rules=rules,
