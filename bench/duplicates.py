@@ -386,9 +386,7 @@ def show_recall(folder: Path, options: argparse.Namespace) -> None:
 def show_peers(folder: Path, options: argparse.Namespace) -> None:
     """Print ours beside the peers on the same records."""
     pythons = dict(part.split("=", 1) for part in options.peer)
-    print(
-        "| tool | records | wall s | CPU s | peak MiB | removed | recall of pairs | has a twin | has a twin that stays |"
-    )
+    print("| tool | records | wall s | CPU s | MiB | removed | recall of pairs | has a twin | has a twin that stays |")
     print("| --- |" + " ---: |" * 8)
     notes = []
     for count in options.peer_sizes:

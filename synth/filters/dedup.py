@@ -18,7 +18,6 @@ from synth.core.records import Record
 from synth.filters.sketch import (
     PERMUTATIONS,
     U32,
-    U64,
     DedupSettings,
     Ints,
     SketchTable,
@@ -31,9 +30,12 @@ from synth.filters.sketch import (
 # How many of a bucket, best first, are compared with all that follow them.
 _LEADERS = 4
 # How often a record is compared in crowded buckets, before its rare words decide.
-_CROWD_LIMIT = 16
-# After so many rounds no more near duplicates are looked for; two or three are common.
-_MOST_ROUNDS = 8
+_CROWD_LIMIT = 32
+# The length of the first stretch, and how many times as long as all before it the next one reaches.
+_FIRST_STRETCH = 256
+_GROWTH = 4
+# How often near duplicates are looked for in a stretch; three times is common.
+_MOST_TURNS = 64
 _WAYS = ("exact", "question", "near")
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -117,10 +119,10 @@ def find_twins(table: SketchTable, order: Ints, settings: DedupSettings, more: S
         settings: what makes twins.
         more: twins that were found in another way, by embeddings for example; they take part in who stays.
     """
-    search = _Search(table, order, settings)
-    search.edges += [_edges(order, len(table), pairs, len(_WAYS) + k) for k, pairs in enumerate(more)]
-    stays, how = search.run()
-    return _as_twins(order, stays, how, (*_WAYS, *(pairs.how for pairs in more)), search.compared)
+    known = [_edges(order, len(table), pairs, len(_WAYS) + k) for k, pairs in enumerate(more)]
+    search = _Search(table, order, settings, known)
+    search.run()
+    return _as_twins(order, search.stays, search.ways, (*_WAYS, *(pairs.how for pairs in more)), search.compared)
 
 
 def resolve(order: Ints, pairs: Sequence[Pairs]) -> Twins:
@@ -132,7 +134,8 @@ def resolve(order: Ints, pairs: Sequence[Pairs]) -> Twins:
     rows = max((int(column.max(initial=-1)) for p in pairs for column in (p.one, p.other)), default=-1)
     rows = max(rows, int(order.max(initial=-1))) + 1
     edges = [_edges(order, rows, some, way) for way, some in enumerate(pairs)]
-    stays, how = _best_stay(len(order), edges)
+    stays, how = np.full(len(order), -1, np.int64), np.zeros(len(order), np.uint8)
+    _best_stay(stays, how, edges)
     return _as_twins(order, stays, how, tuple(some.how for some in pairs), sum(len(some.one) for some in pairs))
 
 
@@ -154,25 +157,27 @@ def _edges(order: Ints, rows: int, pairs: Pairs, way: int) -> _Edges:
     return _Edges(np.minimum(one, other), np.maximum(one, other), way)
 
 
-def _best_stay(count: int, edges: Sequence[_Edges]) -> tuple[Ints, NDArray[np.uint8]]:
-    """Return for each place the place of its twin that stays (-1 where it stays itself), and the way of the two."""
-    stays, ways = np.full(count, -1, np.int64), np.zeros(count, np.uint8)
+def _best_stay(stays: Ints, ways: NDArray[np.uint8], edges: Sequence[_Edges], first: int = 0) -> None:
+    """Write down for each place from `first` on the place of its twin that stays (-1: it stays itself), and the way.
+
+    What is before `first` has been decided; all edges have their worse place at `first` or behind it.
+    """
+    stays[first:] = -1
     if not edges:
-        return stays, ways
+        return
     better = np.concatenate([some.better for some in edges])
     worse = np.concatenate([some.worse for some in edges])
     way = np.concatenate([np.full(len(some.better), some.way, np.uint8) for some in edges])
     sequence = np.lexsort((better, way, worse))
-    gone = bytearray(count)
+    gone = bytearray((stays >= 0).tobytes())
     used = bytearray(len(sequence))
     # When a place comes up all better ones are decided.
-    for k, (first, second) in enumerate(zip(better[sequence].tolist(), worse[sequence].tolist(), strict=True)):
-        if not gone[first] and not gone[second]:
-            gone[second] = used[k] = 1
+    for k, (one, other) in enumerate(zip(better[sequence].tolist(), worse[sequence].tolist(), strict=True)):
+        if not gone[one] and not gone[other]:
+            gone[other] = used[k] = 1
     taken = sequence[np.frombuffer(used, np.uint8) != 0]
     stays[worse[taken]] = better[taken]
     ways[worse[taken]] = way[taken]
-    return stays, ways
 
 
 def _as_twins(order: Ints, stays: Ints, how: NDArray[np.uint8], ways: tuple[str, ...], compared: int) -> Twins:
@@ -183,40 +188,61 @@ def _as_twins(order: Ints, stays: Ints, how: NDArray[np.uint8], ways: tuple[str,
 
 
 class _Search:
-    """Finds twins among the places of an order until no more are found.
+    """Finds twins among the places of an order, stretch by stretch, each a few times as long as all before it.
 
-    A record that has found a better twin is set aside at once. Should that twin go itself, and nothing else hold
-    the record back, then it is looked at again in the next round, among those that stay.
+    What stays of the stretches before is known and can lead its buckets. In a stretch a record that has found a better
+    twin is set aside at once; should that twin go itself, and nothing else hold the record back, then it is looked at
+    again, among those that stay.
     """
 
-    def __init__(self, table: SketchTable, order: Ints, settings: DedupSettings) -> None:
+    def __init__(self, table: SketchTable, order: Ints, settings: DedupSettings, known: Sequence[_Edges]) -> None:
         self.compared = 0
-        self.edges: list[_Edges] = []
-        self._table, self._rows, self._settings = table, order, settings
-        self._aside = np.zeros(len(order), np.bool_)
-        self._crowded = np.zeros(len(order), np.bool_)
+        self.stays, self.ways = np.full(len(order), -1, np.int64), np.zeros(len(order), np.uint8)
+        self._table, self._rows, self._settings, self._known = table, order, settings, known
+        self._edges: list[_Edges] = []
+        self._aside, self._crowded, self._now = (np.zeros(len(order), np.bool_) for _ in range(3))
         self._looked = np.zeros(len(order), np.int32)
-        # The records that a later round is about; None is all.
-        self._again: Mask | None = None
+        self._bands = list(self._band_keys()) if settings.threshold <= 1 else []
 
-    def run(self) -> tuple[Ints, NDArray[np.uint8]]:
-        """Return what `_best_stay` makes of all twins found."""
-        standing = np.arange(len(self._rows))
-        rounds = 0
-        while True:
-            rounds += 1
+    def _band_keys(self) -> Iterator[U32]:
+        """Yield for each band a key for each place: equal minima in the band, and equal facts, give an equal key."""
+        width = rows_a_band(self._settings.threshold)
+        facts = self._table.column("facts")[self._rows] if self._settings.facts else np.zeros(1, np.uint64)
+        for start in range(0, PERMUTATIONS - width + 1, width):
+            keys = facts
+            for minima in self._table.column("digests")[:, start : start + width][self._rows].T:
+                keys = (keys ^ minima) * np.uint64(0x9E3779B97F4A7C15)
+                keys ^= keys >> np.uint64(29)
+            yield (keys >> np.uint64(32)).astype(np.uint32)
+
+    def run(self) -> None:
+        """Decide on all places."""
+        start, end = 0, _FIRST_STRETCH
+        while start < len(self._rows):
+            self._decide(start, min(end, len(self._rows)))
+            start, end = end, end * _GROWTH
+
+    def _decide(self, start: int, end: int) -> None:
+        """Decide on the places of a stretch; those before it have been decided."""
+        self._edges = [
+            _Edges(e.better[mine], e.worse[mine], e.way)
+            for e in self._known
+            for mine in [(e.worse >= start) & (e.worse < end)]
+        ]
+        self._now[start:end] = True
+        for turn in range(len(self._rows)):
+            standing = np.flatnonzero(self.stays[:end] < 0)
             self._equal(standing, "whole", 0)
             if self._settings.on == "both":
                 self._equal(standing, "question", 1)
-            if self._settings.threshold <= 1 and rounds <= _MOST_ROUNDS:
+            if self._settings.threshold <= 1 and turn < _MOST_TURNS:
                 self._near(standing)
-            stays, ways = _best_stay(len(self._rows), self.edges)
-            again = self._aside & (stays < 0)
-            if not again.any():
-                return stays, ways
-            self._aside, self._again = stays >= 0, again
-            self._looked[again] = 0
-            standing = np.flatnonzero(stays < 0)
+            _best_stay(self.stays, self.ways, self._edges, start)
+            self._now[start:end] = self._aside[start:end] & (self.stays[start:end] < 0)
+            self._aside[start:end] = self.stays[start:end] >= 0
+            if not self._now[start:end].any():
+                return
+            self._looked[self._now] = 0
 
     def _equal(self, standing: Ints, name: Literal["whole", "question"], way: int) -> None:
         places = standing[~self._aside[standing]]
@@ -226,35 +252,47 @@ class _Search:
         starts = np.ones(len(places), np.bool_)
         starts[1:] = (keys[1:] != keys[:-1]).any(axis=1)
         first = places[starts][np.cumsum(starts) - 1]
-        self.compared += int((~starts).sum())
-        self._found(first[~starts], places[~starts], way)
+        follow = ~starts & (self._now[places] | self._now[first])
+        self.compared += int(follow.sum())
+        self._found(first[follow], places[follow], way)
 
     def _found(self, better: Ints, worse: Ints, way: int) -> None:
         if len(better):
-            self.edges.append(_Edges(better, worse, way))
+            self._edges.append(_Edges(better, worse, way))
             self._aside[worse] = True
 
     def _near(self, standing: Ints) -> None:
         some = self._table.column("shingle_counts")[self._rows[standing]] > 0
         standing = standing[some]
-        facts = self._table.column("facts")
-        width = rows_a_band(self._settings.threshold)
-        for start in range(0, PERMUTATIONS - width + 1, width):
-            places = standing[~self._aside[standing]]
-            rows = self._rows[places]
-            keys = facts[rows] if self._settings.facts else np.zeros(len(rows), np.uint64)
-            for minima in self._table.column("digests")[:, start : start + width][rows].T:
-                keys = (keys ^ minima) * np.uint64(0x9E3779B97F4A7C15)
-                keys ^= keys >> np.uint64(29)
-            self._compare(*self._buckets(mixed(keys), places), crowd=True)
+        # First with those that stay for certain, then among themselves.
+        if not self._now[standing].all():
+            for keys in self._bands:
+                places = standing[~self._aside[standing]]
+                self._compare(*self._buckets(keys[places], places), crowd=True, settled=True)
+        for keys in self._bands:
+            places = standing[self._now[standing] & ~self._aside[standing]]
+            self._compare(*self._buckets(keys[places], places), crowd=True)
         crowded = standing[self._crowded[standing] & ~self._aside[standing]]
+        if not self._now[crowded].any():
+            return
         for keys, places in self._rarest(crowded):
-            self._compare(*self._buckets(keys, places), crowd=False)
+            self._compare(*self._buckets(keys, places))
 
-    def _buckets(self, keys: U64, places: Ints) -> tuple[Ints, Ints]:
-        """Return the places of all buckets with more than one, best first in each, and the bucket of each place."""
-        bits = np.uint64(max(1, int(len(self._rows) - 1).bit_length()))
-        packed = (keys << bits) | places.astype(np.uint64)
+    def _buckets(self, keys: U32, places: Ints) -> tuple[Ints, Ints]:
+        """Return the places of all buckets that have more than one, and the bucket of each place.
+
+        In a bucket those that stay for certain come first, then the better ones. Where only a few places are undecided,
+        buckets with none of them may be missing.
+        """
+        now = self._now[places]
+        if 4 * int(now.sum()) < len(places):
+            sought = np.zeros(1 << 20, np.bool_)
+            sought[keys[now] >> np.uint32(12)] = True
+            some = sought[keys >> np.uint32(12)]
+            keys, places = keys[some], places[some]
+        bits = np.uint64(32)
+        packed = (keys.astype(np.uint64) << bits) | places.astype(np.uint64)
+        packed |= self._now[places].astype(np.uint64) << np.uint64(31)
         packed.sort()
         high = packed >> bits
         joined = high[1:] == high[:-1]
@@ -264,36 +302,42 @@ class _Search:
         high, packed = high[shared], packed[shared]
         bucket = np.zeros(len(high), np.int64)
         np.cumsum(high[1:] != high[:-1], out=bucket[1:])
-        return (packed & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64), bucket
+        return (packed & np.uint64(0x7FFFFFFF)).astype(np.int64), bucket
 
-    def _compare(self, members: Ints, bucket: Ints, *, crowd: bool) -> None:
-        """Compare the leaders of each bucket with all that follow them in it."""
+    def _compare(self, members: Ints, bucket: Ints, *, crowd: bool = False, settled: bool = False) -> None:
+        """Compare the first few of each bucket with all that follow them in it.
+
+        With `settled` only those lead that stay for certain. With `crowd` a record is compared but so often in large
+        buckets, and is marked as one for `_rarest`.
+        """
         for turn in range(_LEADERS):
             left = ~self._aside[members]
             members, bucket = members[left], bucket[left]
             starts = np.flatnonzero(np.diff(bucket, prepend=-1))
             sizes = np.diff(starts, append=len(bucket))
-            large = sizes > turn + 1
-            kept = np.repeat(large, sizes)
-            members, bucket = members[kept], bucket[kept]
-            starts, sizes = starts_of(sizes[large]), sizes[large]
-            if not len(members):
+            leaders = members[starts]
+            lead = sizes > 1
+            if settled:
+                lead &= ~self._now[leaders]
+            lead_here = np.repeat(lead, sizes)
+            if not lead_here.any():
                 return
-            many = np.repeat(sizes > _LEADERS + 1, sizes)
-            turns = np.arange(len(members)) - np.repeat(starts, sizes)
-            follow = turns > turn
+            members, bucket, leaders, sizes = members[lead_here], bucket[lead_here], leaders[lead], sizes[lead]
+            follow = np.ones(len(members), np.bool_)
+            follow[starts_of(sizes)] = False
+            members, bucket, sizes = members[follow], bucket[follow], sizes - 1
+            leader, other = np.repeat(leaders, sizes), members
+            asked = self._now[leader] | self._now[other]
             if crowd:
-                follow &= ~many | (self._looked[members] < _CROWD_LIMIT)
-                self._crowded[members[many]] = True
-            better = np.repeat(members[starts + turn], sizes)[follow]
-            worse = members[follow]
-            if self._again is not None:
-                touched = self._again[better] | self._again[worse]
-                better, worse = better[touched], worse[touched]
+                many = np.repeat(sizes > _LEADERS - turn, sizes)
+                self._crowded[other[many]] = self._crowded[leader[many]] = True
+                asked &= ~many | (self._looked[other] < _CROWD_LIMIT)
+            leader, other = leader[asked], other[asked]
             if crowd:
-                self._looked += np.bincount(worse, minlength=len(self._looked)).astype(np.int32)
-            same = self._same(better, worse)
-            self._found(better[same], worse[same], 2)
+                np.add.at(self._looked, other, 1)
+            same = self._same(leader, other)
+            leader, other = leader[same], other[same]
+            self._found(np.minimum(leader, other), np.maximum(leader, other), 2)
 
     def _same(self, better: Ints, worse: Ints) -> Mask:
         """Whether the two of each pair say the same in nearly the same words."""
@@ -340,7 +384,7 @@ class _Search:
         result[left[common >= threshold * union - 1e-9]] = True
         return result
 
-    def _rarest(self, places: Ints) -> Iterator[tuple[U64, Ints]]:
+    def _rarest(self, places: Ints) -> Iterator[tuple[U32, Ints]]:
         """Yield keys and places of the rarest shingles of the records: two near duplicates share one of them.
 
         Where all shingles stand in one order, of two sets as similar as the threshold t the first
@@ -370,15 +414,15 @@ class _Search:
             key = mixed(packed & np.uint64(0xFFFFFFFF))
             if self._settings.facts:
                 key = mixed(key ^ facts[rows[owner]])
-            keys.append(key)
+            keys.append((key >> np.uint64(32)).astype(np.uint32))
             owners.append(part[owner])
         if not keys:
             return
         key, place = np.concatenate(keys), np.concatenate(owners)
         slices = 1 + (len(key) >> 22)
         for k in range(slices):
-            mine = key % np.uint64(slices) == k
-            yield key[mine] // np.uint64(slices), place[mine]
+            mine = key % np.uint32(slices) == k
+            yield key[mine], place[mine]
 
 
 def rows_a_band(threshold: float) -> int:

@@ -21,7 +21,7 @@ from rensa import RMinHash
 
 from synth.core.errors import ConfigError
 from synth.core.records import Record, content_id
-from synth.filters.words import STOPWORDS, fold, names, numbers, read, word_set
+from synth.filters.words import NUMBER_WORDS, STOPWORDS, fold, names, numbers, read, stem, word_set
 
 U16: TypeAlias = NDArray[np.uint16]
 U32: TypeAlias = NDArray[np.uint32]
@@ -143,7 +143,7 @@ class SketchTable:
         """Return a table of these rows, in this order."""
         columns = {name: self.column(name)[rows] for name in self._parts if name not in {"shingles", "content"}}
         for name in ("shingles", "content"):
-            flat, starts, counts = self.sets(name)  # type: ignore[arg-type]
+            flat, starts, counts = self.sets(name)
             columns[name] = flat[spread(starts[rows], counts[rows])]
         return SketchTable([SketchBlock(**columns)])
 
@@ -209,33 +209,44 @@ class _Vocabulary(dict[str, int]):
         self.stem, self.flags = array("I"), array("H")
 
     def __missing__(self, piece: str) -> int:
-        self[piece] = number = len(self)
-        folded, text, codes, found = fold(piece), read(piece), names(piece), numbers(piece)
+        self[piece] = place = len(self)
         self.first_word.append(len(self.hash))
-        self.words.append(len(text.words))
         self.first_number.append(len(self.number))
+        core = piece.rstrip(".,;:!?")
+        if core.isascii() and core.isalpha():
+            # Most pieces are one plain word; reading them by the rules for all is ten times slower.
+            word = core.lower()
+            self._add(core, word, stem(word), _FIRST)
+            found = numbers(word) if word in NUMBER_WORDS else frozenset()
+            self.words.append(1)
+        else:
+            folded, text, codes = fold(piece), read(piece), names(piece)
+            for token, word, root, (start, _) in zip(text.tokens, text.words, text.stems, text.spans, strict=True):
+                before = folded[:start].rstrip(_THROUGH)
+                coded = word in codes and any(c.isdigit() for c in token) and any(c.isalpha() for c in token)
+                opens = bool(before) and before[-1] in _SENTENCE_END
+                self._add(token, word, root, _CODE * coded | _OPENS * opens | _FIRST * (not before))
+            found = numbers(piece)
+            self.words.append(len(text.words))
         self.numbers.append(len(found))
         self.number.extend(_hash(f"number {value}") for value in found)
-        for token, word, stem, (start, _) in zip(text.tokens, text.words, text.stems, text.spans, strict=True):
-            before = folded[:start].rstrip(_THROUGH)
-            capital = token[0].isupper()
-            code = word in codes and any(c.isdigit() for c in token) and any(c.isalpha() for c in token)
-            self.hash.append(_hash(word))
-            self.stem.append(_hash(stem) & 0xFFFFFFFF)
-            self.flags.append(
-                _ARTICLE * (word in _ARTICLES)
-                | _CONTENT * (word not in STOPWORDS)
-                | _NEGATES * (word in _NEGATIVE or word.endswith("n't"))
-                | _CAPITAL * capital
-                | _UPPER * token.isupper()
-                | _TITLE * (capital and token.lower() in _TITLE_WORDS)
-                | _CODE * code
-                | _OPENS * (bool(before) and before[-1] in _SENTENCE_END)
-                | _FIRST * (not before)
-            )
-        rest = folded.rstrip(_THROUGH)
+        rest = fold(piece).rstrip(_THROUGH)
         self.ends.append((rest[-1] in _SENTENCE_END) if rest else 2)
-        return number
+        return place
+
+    def _add(self, token: str, word: str, root: str, flags: int) -> None:
+        capital = token[0].isupper()
+        self.hash.append(_hash(word))
+        self.stem.append(_hash(root) & 0xFFFFFFFF)
+        self.flags.append(
+            flags
+            | _ARTICLE * (word in _ARTICLES)
+            | _CONTENT * (word not in STOPWORDS)
+            | _NEGATES * (word in _NEGATIVE or word.endswith("n't"))
+            | _CAPITAL * capital
+            | _UPPER * token.isupper()
+            | _TITLE * (capital and token.lower() in _TITLE_WORDS)
+        )
 
 
 @lru_cache(maxsize=1)
@@ -362,7 +373,8 @@ def _capitals_tell(flags: U16, capital: NDArray[np.bool_], text: Ints, texts: in
     titled = np.bincount(text[inner & ((flags & _TITLE) != 0)], minlength=texts)
     mostly = 2 * np.bincount(text[capital], minlength=texts) > size
     titles = (titled > 0) | ((inside >= 3) & (shouting == inside))
-    return ~(mostly & titles)
+    tells: NDArray[np.bool_] = ~(mostly & titles)
+    return tells
 
 
 def _hash_texts(words: U64, text: Ints, texts: int) -> U64:
