@@ -9,12 +9,14 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass
@@ -37,7 +39,7 @@ def _repo(request: web.Request) -> str:
 
 def _app(hub: Hub) -> web.Application:
     @web.middleware
-    async def note(request: web.Request, handler: Any) -> web.StreamResponse:
+    async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
         hub.requests.append(f"{request.method} {request.path}")
         given = request.headers.get("Authorization", "")
         if not request.path.startswith("/lfs/"):
@@ -47,7 +49,7 @@ def _app(hub: Hub) -> web.Application:
                 return web.json_response(
                     {"error": f"refused: {given}"}, status=status, headers={"X-Error-Message": given}
                 )
-        return await handler(request)  # type: ignore[no-any-return]
+        return await handler(request)
 
     async def create(request: web.Request) -> web.Response:
         body = await request.json()

@@ -123,7 +123,12 @@ def _teacher(facts: CardFacts) -> str:
 def _made(facts: CardFacts) -> list[str]:
     counts, usage = facts.generate.counts, facts.generate.usage
     answered = counts.get("calls", 0) + counts.get("calls_replayed", 0)
-    named = public_name(str(facts.generate.config.get("teacher") or "")) or "TEACHER"
+    named = _word(public_name(str(facts.generate.config.get("teacher") or ""))) or "TEACHER"
+    asked = facts.generate.config.get("generator") or ()
+    generators = "".join(
+        f" --generator {name}" for name in map(_word, [asked] if isinstance(asked, str) else asked) if ":" not in name
+    )
+    heldout = " --heldout FILE" if "heldout" in facts.filter.inputs else ""
     shown = f" --repo {facts.repo}" if facts.repo else ""
     lines = [
         "## How it was made",
@@ -135,9 +140,9 @@ def _made(facts: CardFacts) -> list[str]:
         f"- tokens read and written by the teacher: {usage.get('prompt_tokens', 'not counted')} and "
         f"{usage.get('completion_tokens', 'not counted')}",
         "",
-        "```sh",
-        f"synth generate DOCS --teacher {named} --run RUN",
-        "synth filter RUN",
+        "```",
+        f"synth generate DOCS --teacher {named}{generators} --run RUN",
+        f"synth filter RUN{heldout}",
         f"synth export RUN --format {facts.layout.format.name}{shown}",
         "```",
     ]
@@ -256,6 +261,11 @@ def _loading(facts: CardFacts) -> list[str]:
 def _counts(counter: Mapping[str, int]) -> str:
     ranked = sorted(counter.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{_code(name)} {count}" for name, count in ranked) or "none"
+
+
+def _word(text: str) -> str:
+    """Return the text without what would end a line or a block of code."""
+    return "".join(c for c in text if c.isprintable() and c != "`")
 
 
 def _code(text: str) -> str:

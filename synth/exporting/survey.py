@@ -59,11 +59,14 @@ class ScoreSpread:
 
 @dataclass(slots=True)
 class Survey:
-    """What the records of a run come to. Memory grows by eight bytes a score of a kept record, and by the documents."""
+    """What the records of a run come to.
+
+    Memory grows by eight bytes for each score of a kept record, and by what a document and a passage take in a set.
+    """
 
     rows: Counter[str] = field(default_factory=Counter)
     documents: dict[str, set[str]] = field(default_factory=lambda: {split: set() for split in SPLITS})
-    passages: set[str] = field(default_factory=set)
+    passages: set[int] = field(default_factory=set)  # hashes of their ids, which are smaller
     generators: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     teachers: Counter[str] = field(default_factory=Counter)
@@ -106,7 +109,7 @@ def survey(run: Run, layout: Layout, splits: Sequence[str]) -> Survey:
 def _add(found: Survey, split: str, row: Mapping[str, Any], record: Mapping[str, Any], layout: Layout) -> None:
     found.rows[split] += 1
     found.documents[split].add(record["document_id"])
-    found.passages.add(record["passage_id"])
+    found.passages.add(hash(record["passage_id"]))
     found.generators[record["generator"]] += 1
     found.kinds[record["kind"]] += 1
     found.teachers[public_name(record["provenance"]["teacher"])] += 1
