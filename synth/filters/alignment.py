@@ -12,6 +12,7 @@ BE = word_set("is are was were")
 DO = word_set("do does did")
 MODAL = word_set("can cannot could may might must shall should will would")
 AUXILIARY = BE | DO | MODAL | {"has", "have", "had"}
+_PAUSE = frozenset(",;:()")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,14 @@ class Laid:
 
     def follows(self, place: int) -> str:
         """Return the word of the source at `place`, or an empty text past its end or after a comma."""
-        if not 0 <= place < len(self.source.words):
+        words = self.source.words
+        if not 0 <= place < len(words):
             return ""
-        before = self.raw[self.source.spans[place - 1][1] : self.source.spans[place][0]] if place else ""
-        return "" if set(before) & set(",;:()") else self.source.words[place]
+        if not place:
+            return words[0]
+        spans = self.source.spans
+        before = self.raw[spans[place - 1][1] : spans[place][0]]
+        return words[place] if before == " " or _PAUSE.isdisjoint(before) else ""
 
 
 def is_number(word: str) -> bool:

@@ -55,13 +55,15 @@ _UNITS_ALONE = re.compile(
 )
 _PRICE = re.compile(rf"^\W*{_NUMBER} (?:dollars?|euros?|pounds?|pence|cents?|volts?|watts?|degrees|per ?cent|%)")
 _RATE = re.compile(rf"^\W*{_NUMBER} (?!{_TIME_UNIT})\w+ (?:per|an?|each|every) {_TIME_UNIT}\w*$")
+# What the longer patterns hold too, and most answers to such questions have.
+_DIGIT = re.compile(r"\d")
 _OPEN_PREPOSITION = re.compile(
     r"^(?:in|on|at|under|behind|inside|beside|beneath|near|into|onto|above|below|until|after|before|within)\b"
 )
 
 
 def _how_many(answer: str) -> bool:
-    return not _QUANTITY.search(answer)
+    return not (_DIGIT.search(answer) or _QUANTITY.search(answer))
 
 
 def _how_often(answer: str) -> bool:
@@ -69,7 +71,7 @@ def _how_often(answer: str) -> bool:
 
 
 def _how_long(answer: str) -> bool:
-    return not _LENGTH.search(answer) or bool(_PRICE.search(answer)) or bool(_RATE.search(answer))
+    return not (_DIGIT.search(answer) or _LENGTH.search(answer)) or bool(_PRICE.search(answer)) or bool(_RATE.search(answer))
 
 
 def _who(answer: str) -> bool:
@@ -87,7 +89,7 @@ def _where(answer: str) -> bool:
 def _when(answer: str) -> bool:
     if answer.startswith("by ") and not _TIME.search(answer.removeprefix("by ")):
         return True
-    return bool(_PLACE.search(answer)) or not _TIME.search(answer)
+    return bool(_PLACE.search(answer)) or not (_DIGIT.search(answer) or _TIME.search(answer))
 
 
 def _why(answer: str) -> bool:

@@ -36,6 +36,10 @@ _BOILERPLATE = re.compile(
     r"|i(?:'m| am) (?:sorry|unable)|i can(?:not|'t) (?:answer|help|assist))",
     re.IGNORECASE,
 )
+_BOILERPLATE_SMALL = re.compile(_BOILERPLATE.pattern)
+# Each alternative of the pattern has one of these.
+_PHRASE_SIGNS = ("the ", "this ", "above", "below", "earlier", "previously", "as a", "sorry", "unable", "i can")
+_MARKUP_SIGN = re.compile(r"[<\"\\\[:]")
 # What a piece of plain text has to hold before one of the three patterns above can match around it.
 _SUSPECT = re.compile(
     rf"[<\"\\\[:]|{_SOURCE}|above|below|earlier|previously|^ai|language|sorry|unable|cannot|can't",
@@ -146,11 +150,13 @@ def _is_plain(text: Text) -> bool:
 
 
 def _markup(pair: Pair) -> bool:
-    return any(_MARKUP.search(text.raw) for text in _own_texts(pair))
+    return any(_MARKUP_SIGN.search(text.raw) and _MARKUP.search(text.raw) for text in _own_texts(pair))
 
 
 def _encoding(pair: Pair) -> bool:
-    return any(_ENCODING.search(text.raw) for text in _own_texts(pair))
+    return any(
+        not (text.raw.isascii() and text.raw.isprintable()) and _ENCODING.search(text.raw) for text in _own_texts(pair)
+    )
 
 
 def _boilerplate(pair: Pair) -> bool:
@@ -159,11 +165,20 @@ def _boilerplate(pair: Pair) -> bool:
     Where the user's turn shows the source, both may talk about it; a refusal may say that it refuses.
     """
     texts = (pair.question,) if pair.kind == "unanswerable" else (pair.question, pair.answer)
-    found = [m.group() for text in texts for m in _BOILERPLATE.finditer(text.squeezed)]
+    found = [phrase for text in texts if not _is_plain(text) for phrase in _phrases(text.squeezed)]
     if not found or pair.shows_context:
         return False
     context = pair.context.squeezed.casefold()
     return any(phrase.casefold() not in context for phrase in found)
+
+
+def _phrases(text: str) -> list[str]:
+    if text.isascii():  # then small letters are all that the pattern has to be tried on
+        text = text.lower()
+        if not any(sign in text for sign in _PHRASE_SIGNS):
+            return []
+        return _BOILERPLATE_SMALL.findall(text)
+    return [match.group() for match in _BOILERPLATE.finditer(text)]
 
 
 def _dangling_question(pair: Pair) -> bool:

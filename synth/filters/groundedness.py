@@ -68,6 +68,7 @@ _UNITS = {
     )
     for form in forms.split()
 }
+_UNIT_WORDS = frozenset(_UNITS)
 
 
 def _evidence_faults(record: Record) -> Sequence[str] | None:
@@ -175,7 +176,7 @@ def _fact_faults(record: Record) -> Sequence[str] | None:
         if text.names and (new := text.names - shown.word_set - title.word_set):
             known = _VOCABULARY[shown.raw] | title.word_set
             faults += [f"name {n} of the {role}" for n in sorted(new) if n not in _UNITS and not _is_known(n, known)]
-    if not reasoned and (units := measures(pair.answered)):
+    if not (reasoned or _UNIT_WORDS.isdisjoint(pair.answer.word_set)) and (units := measures(pair.answered)):
         known_units = measures(shown.raw)
         measured = {number for number, _ in known_units}
         faults += [f"unit {u} of {n}" for n, u in sorted(units - known_units) if n in measured]
@@ -210,7 +211,7 @@ def measures(text: str) -> frozenset[tuple[str, str]]:
 def _measures_of(text: str) -> frozenset[tuple[str, str]]:
     seen = read(text)
     found: set[tuple[str, str]] = set()
-    if _UNITS.keys().isdisjoint(seen.word_set):
+    if _UNIT_WORDS.isdisjoint(seen.word_set):
         return frozenset()
     for left, right in zip(seen.words, seen.words[1:], strict=False):
         if left not in _UNITS and right not in _UNITS:

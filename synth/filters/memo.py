@@ -27,7 +27,8 @@ class Memo(dict[str, T], Generic[T]):
 
     def __missing__(self, key: str) -> T:
         value = self.make(key)
-        self.trim()
+        if self.held > self.room:
+            self.trim()
         self.held += len(key) + _ENTRY
         self[key] = value
         return value

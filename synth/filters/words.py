@@ -118,6 +118,9 @@ _IRREGULAR = {
 }
 
 
+_NONE: frozenset[str] = frozenset()
+
+
 def fold(text: str) -> str:
     """Return `text` with one form of quotes, dashes and composed letters."""
     return text if text.isascii() else unicodedata.normalize("NFC", text).translate(_FOLD)
@@ -133,7 +136,15 @@ def _tokens_of(piece: str) -> tuple[str, ...]:
 
 
 def _lowered(piece: str) -> tuple[str, ...]:
+    if piece.isascii():
+        # Most pieces are one plain word, which a mark of punctuation may follow.
+        plain = piece[:-1] if piece[-1] in _MARKS else piece
+        if plain.isalpha():
+            return (plain.lower(),)
     return tuple([_without_owner(token.lower()) for token in _tokens_of(piece)])
+
+
+_MARKS = frozenset(".,;:?!)")
 
 
 def _without_owner(word: str) -> str:
@@ -149,6 +160,9 @@ def _said_of(piece: str) -> tuple[str, ...]:
 
 
 def _numbers_of(piece: str) -> frozenset[str]:
+    if piece.isascii() and piece.isalpha():
+        word = piece.lower()
+        return frozenset((NUMBER_WORDS[word],)) if word in NUMBER_WORDS and word not in {"one", "zero"} else _NONE
     digits = {_value(match) for match in _NUMBER.findall(piece)}
     spelled = {
         NUMBER_WORDS[part]
@@ -156,11 +170,13 @@ def _numbers_of(piece: str) -> frozenset[str]:
         for part in word.split("-")
         if part in NUMBER_WORDS and part not in {"one", "zero"}
     }
-    return frozenset(digits | spelled)
+    return frozenset(digits | spelled) or _NONE
 
 
-def _may_name(token: str) -> bool:
-    return token[0].isupper() or any(map(str.isdigit, token))
+def _may_name(piece: str) -> bool:
+    if piece.isascii() and piece.isalpha():
+        return piece[0].isupper()
+    return any(token[0].isupper() or any(map(str.isdigit, token)) for token in _TOKENS[piece])
 
 
 _TOKENS = Memo(_tokens_of)
@@ -279,7 +295,7 @@ _PARTS: dict[str, Callable[[Text], object]] = {
     "names": lambda text: _names_of(text),
 }
 
-_TEXTS = Memo(Text)
+_TEXTS = Memo(Text, room=1 << 20)
 read = _TEXTS.__getitem__
 """Return the words of a text; a text that was read of late is not read again."""
 
@@ -338,9 +354,6 @@ def _all_numbers(pieces: Sequence[str]) -> frozenset[str]:
     return _NONE.union(*filter(None, map(_NUMBERS.__getitem__, pieces)))
 
 
-_NONE: frozenset[str] = frozenset()
-
-
 def _value(number: str) -> str:
     """Return a number without its thousands separators."""
     if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", number):
@@ -357,20 +370,23 @@ def names(text: str) -> frozenset[str]:
 
 
 def _names_of(text: Text) -> frozenset[str]:
-    tokens = text.tokens
-    if not any(map(_MAY_NAME.__getitem__, tokens)):
-        return _NONE
     folded = fold(text.raw)
-    if not _MARKED.search(folded):
+    pieces = [piece for piece in text.pieces if _MAY_NAME[piece]]
+    if not pieces or not _MARKED.search(folded):
         return _NONE
-    capitals = sum(token[0].isupper() for token in tokens)
-    telling = capitals * 2 <= len(tokens) or not _title_case(tokens)
+    if folded is not text.raw:
+        pieces = [fold(piece) for piece in pieces]
+    tokens = [token for piece in pieces for token in _TOKENS[piece]]
+    capitals = sum([token[0].isupper() for token in tokens])
+    telling = capitals * 2 <= len(text.words) or not _title_case(text.tokens)
     found, place = set(), 0
+    # The pieces left out have no capital and no digit, so each piece and each of its tokens that has one is found
+    # at once; the other tokens of a piece come in their order as well.
     for token in tokens:
         start = folded.index(token, place)
-        place = start + len(token)
         if not _MAY_NAME[token]:
             continue
+        place = start + len(token)
         word = token.lower().removesuffix("'s")
         if any(map(str.isdigit, token)) and any(map(str.isalpha, token)):
             if not _MEASURE_OR_ORDINAL.fullmatch(word):
