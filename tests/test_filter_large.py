@@ -283,7 +283,10 @@ def test_an_old_run_without_judgements_or_notes_is_read(tmp_path: Path) -> None:
 
 def test_the_example_of_a_scorer_works_from_the_command_line(tmp_path: Path) -> None:
     folder = Path(__file__).parent.parent / "examples" / "scorers"
-    long = "It costs 40 pounds and " + "it lasts for many years and " * 6 + "it is never too hot."
+    long = (
+        "It costs 40 pounds, which is what most people would pay for a lamp of this size, and since it comes with a shade, "
+        "a plug and two spare bulbs, few will have to buy anything else before they can read by it."
+    )
     text = f"The Orla lamp of series 9 is sold here. {long}"
     wordy = Record.create(Passage("d.md", text, 0, len(text)), "What does the Orla lamp cost?", long, generator="qa")
     run = a_run(tmp_path, [*(sound(i) for i in range(4)), wordy])
@@ -296,4 +299,4 @@ def test_the_example_of_a_scorer_works_from_the_command_line(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["filter"]["kept"] == 4
     (gone,) = [r for r in read_records(run.records_path) if r.decision is not None and not r.decision.keep]
-    assert gone.decision is not None and "plain_english:a sentence of 44 words" in gone.decision.reasons
+    assert gone.decision is not None and "plain_english:a sentence of 43 words" in gone.decision.reasons

@@ -163,7 +163,7 @@ jobs:
         "defaults, generate: unknown setting 'seeed' (did you mean seed?)",
         "the file: unknown setting 'job' (did you mean jobs?)",
         "job r1, generate: unknown setting 'temprature' (did you mean temperature?)",
-        "job r1, filter: preset: Input should be 'general' or 'extractive'",
+        "job r1, filter: preset: Input should be 'general', 'extractive' or 'none'",
         "job r2: none: there is no such file or folder",
         "job r2: no generator is called 'qaa'; did you mean qa",
         "job r2: bad.jsonl:2: ",
