@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from synth.core.errors import ConfigError, Interrupted
 from synth.core.records import Judgement, Record
 from synth.core.runs import Run
 from synth.filtering.config import FilterConfig
-from synth.filtering.judging import JudgedRecord, JudgingTally, judge_records
+from synth.filtering.judging import JudgedRecord, JudgingTally, judge_records, judging_settings
 from synth.filtering.late import VIEW_SCORES, Late
 from synth.filters.model_base import ModelScorer
 from synth.filters.model_scorers import MODEL_SCORES, STUDENT_SCORES, model_scorers
@@ -22,6 +23,7 @@ from synth.filters.student_view import StudentView
 from synth.inference.endpoints import find_model, open_endpoint
 from synth.inference.journal import Journal
 from synth.inference.lazy import LazyEndpoint
+from synth.inference.weights import weights_revision
 
 # So many records before a student at a time: enough for its batches, few enough to hold.
 _PORTION = 512
@@ -38,6 +40,24 @@ class Asked:
     calls: int = 0
     replayed: int = 0
     failures: int = 0
+
+
+def models_settings(config: FilterConfig, wanted: frozenset[str]) -> dict[str, Any]:
+    """Return as JSON what the scores `wanted` depend on beside the records and the names of the models.
+
+    Raises:
+        ConfigError: a rubric is wrong.
+    """
+    weights = {}
+    for spec in (config.judge, config.student):
+        if spec is not None and Path(spec).is_dir():
+            weights[spec] = weights_revision(Path(spec))
+    return {**judging_settings(_scorers(config, wanted), model="", seed=config.seed), "weights": weights}
+
+
+def _scorers(config: FilterConfig, wanted: frozenset[str]) -> list[ModelScorer]:
+    rubric = None if config.rubric is None else Path(config.rubric)
+    return model_scorers(wanted & MODEL_SCORES, votes=config.votes, rubric=rubric)
 
 
 async def ask_models(
@@ -58,8 +78,7 @@ async def ask_models(
     """
     late: dict[int, Late] = {}
     calls = replayed = failures = 0
-    rubric = None if config.rubric is None else Path(config.rubric)
-    scorers = model_scorers(wanted & MODEL_SCORES, votes=config.votes, rubric=rubric)
+    scorers = _scorers(config, wanted)
     students = [one for one in scorers if config.student is not None and set(one.scores) & STUDENT_SCORES]
     judges = [one for one in scorers if one not in students]
     for spec, own in ((config.judge, judges), (config.student, students)):

@@ -27,7 +27,7 @@ from synth.filtering.late import Late
 from synth.filtering.ledger import FilterSummary, Ledger, step
 from synth.filtering.lines import Scored, Task, prepare, score_block
 from synth.filtering.meaning import Meaning, read_meaning
-from synth.filtering.models import ask_models
+from synth.filtering.models import ask_models, models_settings
 from synth.filtering.plan import Plan, check_rules
 from synth.filtering.portion import quality
 from synth.filtering.spool import Spool
@@ -95,6 +95,7 @@ class Filtering:
             **config.model_dump(mode="json"),
             "rules": [str(rule) for rule in plan.rules],
             "combined": None if plan.combined is None else asdict(plan.combined),
+            "models": models_settings(config, plan.late - {COMBINED}) if plan.late else None,
             "embedder": None if embedder is None else embedder.name,
         }
         return cls(run, config, plan, sets, settings, started, Ledger(), embedder=embedder)

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
+from synth.core.errors import ConfigError
 from synth.core.heldout import HeldoutSet
 from synth.core.records import Record
 from synth.filtering.config import FilterConfig
-from synth.filtering.late import late_scores
+from synth.filtering.late import VIEW_SCORES, late_scores
 from synth.filters.answer_type import ANSWER_TYPE
 from synth.filters.base import Rule, Scorer, check_names
 from synth.filters.decontamination import HeldoutIndex
@@ -16,6 +17,7 @@ from synth.filters.form import FormLimits, form_scorer
 from synth.filters.groundedness import EVIDENCE, FACTS, GROUNDEDNESS, RELEVANCE
 from synth.filters.language import LANGUAGE
 from synth.filters.lengths import length_scorer
+from synth.filters.model_scorers import MODEL_SCORES
 from synth.filters.negation import NEGATION
 from synth.filters.pii import pii_scorer
 from synth.filters.question_fit import QUESTION_FIT
@@ -122,4 +124,13 @@ def check_rules(plan: Plan, scores: set[str]) -> None:
     Raises:
         ConfigError: one does not; near matches are named.
     """
-    check_names(plan.rules, {*plan.own, *(s.name for s in plan.scorers), *GENERATED, *scores})
+    known = {*plan.own, *(s.name for s in plan.scorers), *GENERATED, *scores}
+    for rule in plan.rules:
+        if rule.score in (MODEL_SCORES | VIEW_SCORES) - known:
+            flag = "--student" if rule.score in VIEW_SCORES else "--judge"
+            raise ConfigError(
+                f"no score is called {rule.score!r} in these records",
+                where=str(rule),
+                fix=f"a model gives it: name one with {flag}",
+            )
+    check_names(plan.rules, known)

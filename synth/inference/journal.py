@@ -281,7 +281,7 @@ def read_calls(folder: Path, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
     Raises:
         RunError: a segment cannot be read.
     """
-    wanted = {key.encode(): key for key in keys}
+    wanted = {key.encode() for key in keys if key}
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("*.jsonl")) if wanted else ():
         try:
@@ -293,7 +293,8 @@ def read_calls(folder: Path, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
                     if any(key in line[:_KEY_BYTES] for key in wanted):
                         with contextlib.suppress(orjson.JSONDecodeError):
                             entry = orjson.loads(line)
-                            found.setdefault(entry["key"], entry)
+                            if entry["key"].encode() in wanted:
+                                found.setdefault(entry["key"], entry)
         except OSError as error:
             raise RunError(f"the journal cannot be read ({error.strerror})", where=str(path)) from error
     return found
