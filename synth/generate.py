@@ -27,7 +27,7 @@ from synth.core.runs import Run, StageEntry
 from synth.documents.limits import Limits
 from synth.documents.readers import read_documents
 from synth.documents.splitter import split_document
-from synth.documents.tokens import load_tokenizer
+from synth.core.tokens import load_tokenizer
 from synth.generation.config import GenerateConfig
 from synth.generation.gate import Gate, Spent, price_of
 from synth.generation.output import OutputFiles

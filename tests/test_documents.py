@@ -14,7 +14,7 @@ from synth.core.sentences import split_sentences
 from synth.documents.readers import Limits, Quarantined, read_documents
 from synth.documents.splitter import split_document
 from synth.documents.texts import cut_into_parts
-from synth.documents.tokens import load_tokenizer
+from synth.core.tokens import load_tokenizer
 from tests import document_files as make
 
 markdown = st.lists(

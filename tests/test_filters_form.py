@@ -3,7 +3,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synth.core.records import Message, Passage, Record
+from synth.filter import FilterConfig, scorers_of
 from synth.filters.form import FormLimits, form_scorer
+from synth.filters.memo import tables, trim_all
 
 # How fast a busy machine is says nothing about the code.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -43,6 +45,15 @@ def record(question: str, answer: str, *, kind: str = "qa", prompt: list[Message
         ("What does the passage say about the lamp?", "40 pounds", "boilerplate"),
         ("What does the Orla lamp cost?", "As an AI, I cannot know.", "boilerplate"),
         ("What is the price mentioned above?", "40 pounds", "boilerplate"),
+        ("What does the Orla lamp cost?", "I don't know.", "boilerplate"),
+        ("What does the Orla lamp cost?", "There is not enough information to say.", "boilerplate"),
+        ("What does the Orla lamp cost?", "40 pounds. I hope this helps!", "boilerplate"),
+        ("What does the Orla lamp cost?", "Here is the answer: 40 pounds", "boilerplate"),
+        ("What does the Orla lamp cost?", "I am\nsorry, no price is given", "boilerplate"),
+        ("What does the Orla lamp cost?", "I CANNOT HELP with that", "boilerplate"),
+        ("What does the Orla lamp cost?", "<reasoning>cheap</reasoning> 40 pounds", "markup"),
+        ("What does the Orla lamp cost?", "```40 pounds```", "markup"),
+        ("What does the Orla lamp cost?", "40\x07 pounds", "encoding"),
         ("How often should they be cleaned?", "40 pounds", "dangling_question"),
         ("What does this mean?", "40 pounds", "dangling_question"),
         ("Where do you place it on carpet?", "there", "dangling_question"),
@@ -91,6 +102,22 @@ def test_only_pairs_have_to_be_questions_and_later_turns_may_use_pronouns() -> N
         Message("user", "What does it cost?"),
     ]
     assert FORM.explain(record("", "40 pounds", prompt=turns)) == []
+
+
+@pytest.mark.parametrize("refusal", ["I am sorry, the text does not say.", "I don't know; the passage does not say that."])
+def test_a_refusal_is_right_where_the_question_cannot_be_answered(refusal: str) -> None:
+    assert FORM.explain(record("What does the Orla radio cost?", refusal, kind="unanswerable")) == []
+    assert "boilerplate" in FORM.explain(record("What does the Orla radio cost?", refusal))
+
+
+@pytest.mark.parametrize("answer", ["a " * 200_000, "ab " * 200_000 + "b", "? " * 100_000, "A'*_ " * 100_000, "x" * 500_000])
+def test_hostile_texts_are_read_in_passing_and_not_kept(answer: str) -> None:
+    pair = Record.create(Passage("d", answer + "b", 0, 9), answer + " it?", answer, generator="test", evidence=answer)
+    for scorer in scorers_of(FilterConfig()):
+        (score,) = scorer.score([pair])  # work that grew with the square of the text would not end
+        assert score is None or 0 <= score <= 1
+    trim_all()
+    assert all(memo.held <= memo.room for memo in tables())
 
 
 @UNHURRIED

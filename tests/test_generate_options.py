@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from synth import ConfigError, GenerateConfig, RecordError, ScriptedTeacher
-from synth.documents.tokens import load_tokenizer
+from synth.core.tokens import load_tokenizer
 from synth.inference.endpoints import bundled_model
 from synth.job import joined_options, parse_options
 from tests.test_generate import big_folder, lines, opened, pair, run_it

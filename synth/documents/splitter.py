@@ -23,7 +23,7 @@ from semantic_text_splitter import TextSplitter
 from synth.core.errors import ConfigError
 from synth.core.records import Document, Passage
 from synth.core.sentences import split_sentences
-from synth.documents.tokens import Tokenizer, Tokens
+from synth.core.tokens import Tokenizer, Tokens
 
 _HEADING = re.compile(r"^(#{1,6})[ \t]+([^\n]*)$", re.MULTILINE)
 _FENCE_OPENS = re.compile(r"^ {0,3}(```|~~~)[^\n]*$", re.MULTILINE)

@@ -16,7 +16,7 @@ from synth.filters.pair import Pair, pair_of
 from synth.filters.words import STOPWORDS, Text, names, numbers, read, word_set
 
 _MARKUP = re.compile(
-    r"</?think|<\|[^|>]*\|>|</?(?:div|span|p|br|b|i|table|tr|td|ul|li|a|html|body|passage|answer|question)\b[^>]*>"
+    r"</?(?:think|thought|reason(?:ing)?>|scratchpad|reflection)|\[/?THINK\]|```|<\|[^|>]*\|>|</?(?:div|span|p|br|b|i|table|tr|td|ul|li|a|html|body|passage|answer|question)\b[^>]*>"
     r"|\[/?INST\]|<</?SYS>>|[{,]\s*\"(?:question|answer|evidence)\"\s*:|\"\s*[}\]]\s*$|\\n|\\u[0-9a-f]{4}"
     r"|^\s*(?:question|answer|q|a|user|assistant)\s*:",
     re.IGNORECASE,
@@ -33,16 +33,19 @@ _BOILERPLATE = re.compile(
     rf"|(?:the|this) {_SOURCE} (?:says|states|mentions|describes|does not (?:say|state|mention|specify))"
     r"|(?:mentioned|described|stated|listed|given) (?:above|below|earlier|previously)"
     r"|as an? (?:ai|language model|large language)"
-    r"|i(?:'m| am) (?:sorry|unable)|i can(?:not|'t) (?:answer|help|assist))",
+    r"|i(?:'m| am) (?:sorry|unable)|i can(?:not|'t) (?:answer|help|assist)"
+    r"|i (?:do not|don't) (?:know\b|have (?:enough|access))|(?:not enough|insufficient) information"
+    r"|(?:happy|glad) to help|hope (?:this|that) helps|here (?:is|are) (?:the|your|an?) (?:question|answer))",
     re.IGNORECASE,
 )
 _BOILERPLATE_SMALL = re.compile(_BOILERPLATE.pattern)
 # Each alternative of the pattern has one of these.
 _PHRASE_SIGNS = ("the ", "this ", "above", "below", "earlier", "previously", "as a", "sorry", "unable", "i can")
-_MARKUP_SIGN = re.compile(r"[<\"\\\[:]")
+_PHRASE_SIGNS += ("i do", "enough", "insufficient", "to help", "hope ", "here is", "here are")
+_MARKUP_SIGN = re.compile(r"[<\"\\\[:`]")
 # What a piece of plain text has to hold before one of the three patterns above can match around it.
 _SUSPECT = re.compile(
-    rf"[<\"\\\[:]|{_SOURCE}|above|below|earlier|previously|^ai|language|sorry|unable|cannot|can't",
+    rf"[<\"\\\[:`]|{_SOURCE}|know|enough|access|insufficient|help|^here|above|below|earlier|previously|^ai|language|sorry|unable|cannot|can't",
     re.IGNORECASE,
 )
 _QUESTION_END = re.compile(r"[?？؟;]['\")\]»”’*_\s]*$")

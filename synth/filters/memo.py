@@ -44,3 +44,8 @@ def trim_all() -> None:
     """Let every table forget what it has no room for, such as the one huge text that it read last."""
     for memo in _ALL:
         memo.trim()
+
+
+def tables() -> "tuple[Memo[Any], ...]":
+    """Return all tables of the process."""
+    return tuple(_ALL)

