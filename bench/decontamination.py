@@ -103,9 +103,7 @@ def main() -> None:
     embedder = load_embedder(options.embedder)
     vectors = embedder.embed([item.question for item in everything])
     seconds = time.process_time() - started
-    print(
-        f"{embedder.name}: loaded, and {len(everything):,} questions embedded, in {seconds:.1f} s; {vectors.shape[1]} dims"
-    )
+    print(f"{embedder.name}: {vectors.shape[1]} dimensions; {len(everything):,} questions in {seconds:.1f} s")
     sets = list(dict.fromkeys(row["set"] for row in rows))
     places = {name: [i for i, row in enumerate(rows) if row["set"] == name] for name in sets}
     heads = [

@@ -60,10 +60,12 @@ _STOP = frozenset(
     | {f"{word}s" for word in ("what", "who", "where", "how", "when", "why", "that", "there", "here", "it", "he")}
 )
 _ARTICLES = frozenset({"a", "an", "the"})
-# Where a sentence may begin and end. The second does not end one inside "U.S." or "3.5"; either will do.
-_ENDS = (
-    re.compile(r"[.?!:;…()\[\]\"“”«»。？！\n]+"),
-    re.compile(r"(?:[?!;…()\[\]\"“”«»。？！\n]|[.:](?=[\s?!]|$))+"),
+# Where a sentence may begin and end: at a line's end or not, at a full stop inside "U.S." or "3.5" or not. A question
+# may be wrapped, or stand on a line of its own, so each reading counts.
+_ENDS = tuple(
+    re.compile(rf"(?:[?!;…()\[\]\"“”«»。？！{line}]|{stop})+")
+    for line in ("", r"\n")
+    for stop in ("[.:]", r"[.:](?=[\s?!]|$)")
 )
 
 Words = tuple[str, ...]
@@ -258,9 +260,10 @@ class HeldoutIndex:
                 size = _extent(self._questions[number].words, offset, words, place)
                 _note(found, number, "ngram", part, f"{size} words in a row")
             for number in window.answers:
-                whole = any(atoms(answer) == run for answer in self.items[number].answers)
-                how: How = "exact" if whole else "ngram"
-                _note(found, number, how, part, f"{len(run)} words of its answer")
+                whole = [said for text in self.items[number].answers if _stands(run, said := atoms(text))]
+                size = max((len(said) for said in whole if _stands(said, words)), default=0)
+                detail = f"all {size} words of its answer" if size else f"{len(run)} words of its answer or more"
+                _note(found, number, "exact" if size else "ngram", part, detail)
 
     def _place(self, record: Record, run: Words, asked: Sequence[Words], part: Part) -> Part:
         """Return "passage" where a question stands in the passage that a turn shows and nowhere else in the turns."""

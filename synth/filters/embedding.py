@@ -169,12 +169,21 @@ def _from_folder(folder: Path, name: str) -> Embedder:
 
 
 def _is_static(folder: Path) -> bool:
-    """Whether this is model2vec's: it may carry a modules.json too, for sentence-transformers to read it by."""
+    """Whether this is model2vec's own: it mostly carries a modules.json too, for sentence-transformers to read it by."""
+    config, modules = _json(folder / "config.json"), _json(folder / "modules.json")
+    if isinstance(config, dict) and "model2vec" in (config.get("model_type"), config.get("tokenizer_name")):
+        return True
+    if isinstance(config, dict) and config.get("architectures") == ["StaticModel"]:
+        return True
+    first = modules[0] if isinstance(modules, list) and modules else {}
+    return str(first.get("type", "")).endswith(".StaticEmbedding") and first.get("path") == "."
+
+
+def _json(path: Path) -> Any:  # noqa: ANN401  (whatever the file holds)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and config.get("model_type") == "model2vec"
+        return None
 
 
 def _model2vec(folder: Path, name: str) -> Embedder:

@@ -159,7 +159,8 @@ def _best_first(columns: Columns) -> "NDArray[np.int64]":
     import numpy as np
 
     ids = np.array(columns.ids, dtype=np.str_)
-    return np.lexsort((ids, -columns.quality))
+    order: NDArray[np.int64] = np.lexsort((ids, -columns.quality))
+    return order
 
 
 def _ranks(groups: "NDArray[np.int64]") -> "NDArray[np.int64]":
@@ -371,10 +372,13 @@ def validation_documents(counts: Mapping[str, int], share: float, seed: int) -> 
 
 
 def _bits(value: int) -> list[int]:
-    """Return the places of the ones in `value`."""
-    text, places = bin(value)[:1:-1], []
+    """Return the places of the ones in `value`, which stand close together."""
+    if not value:
+        return []
+    low = (value & -value).bit_length() - 1
+    text, places = bin(value >> low)[:1:-1], []
     place = text.find("1")
     while place >= 0:
-        places.append(place)
+        places.append(low + place)
         place = text.find("1", place + 1)
     return places

@@ -4,18 +4,19 @@ Rows are taken from the best to the worst, and a row is a twin where a row that 
 hangs on that order alone. Only rows with equal `facts` are compared: two questions that differ in a number, a name or
 a negation ask for two things, however near their vectors are.
 
-Within a group of up to `exact_up_to` rows every row is compared with all that stay, by blocked matrix products. A larger
-group is parted into cells around rows of its own (an inverted file, Sivic and Zisserman 2003); a row is compared with
-what stays in the few cells it is nearest to, so that time grows with n to the 3/2 and memory stays with the vectors.
+Within a group of up to `exact_up_to` rows every row is compared with all that stay, by blocked matrix products. A
+larger group is parted into cells around rows of its own (an inverted file, Sivic and Zisserman 2003). A row is compared
+with what stays in the cells that it is nearest to, so that time grows with n to the 3/2 and memory with the vectors.
 """
 
 import hashlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from synth.filters.words import names, numbers, word_set
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
