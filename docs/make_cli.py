@@ -10,7 +10,7 @@ from pathlib import Path
 
 PAGE = Path(__file__).with_name("cli.md")
 COMMANDS = {
-    "synth": ["generate", "filter", "merge", "jobs", "batch export", "batch collect", "demo"],
+    "synth": ["generate", "filter", "export", "merge", "jobs", "batch export", "batch collect", "demo"],
     "tune": ["sft", "validate"],
 }
 
