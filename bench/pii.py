@@ -2,10 +2,11 @@
 
     python bench/pii.py [--peers]
 
-Prints a line for each detector: found of each kind, negatives that it flags, texts a second of processor time, seconds to
-import. `--peers` adds those that are installed of detect-secrets alone, presidio-analyzer's pattern recognisers
-(no spaCy model, the suffix list that its tldextract carries), scrubadub, datafog, datafog-core and cpex-pii-filter;
-keep them in an environment of their own. The last line is the scorer `pii` on records of about 300 characters.
+Prints a line for each detector: found of each kind, negatives that it flags, texts a second of processor time,
+seconds to import. `--peers` adds those that are installed of detect-secrets alone, presidio-analyzer's pattern
+recognisers (no spaCy model, the suffix list that its tldextract carries), scrubadub, datafog, datafog-core and
+cpex-pii-filter; keep them in an environment of their own. The last line of `synth` is the scorer `pii` on records
+of about 300 characters.
 """
 
 import argparse
@@ -133,9 +134,8 @@ def judge(name: str, make: Callable[[], Detector]) -> None:
     rate = len(texts) / (time.process_time() - started)
     of = Counter(case.kind for case in positives())
     kinds = ", ".join(f"{kind} {found[kind]}/{count}" for kind, count in of.items())
-    print(
-        f"{name}: {kinds}; flagged wrongly {len(wrong)}/{len(negatives())}; {rate:,.0f} texts a second; import {load:.2f} s"
-    )
+    flagged = f"flagged wrongly {len(wrong)}/{len(negatives())}"
+    print(f"{name}: {kinds}; {flagged}; {rate:,.0f} texts a second; import {load:.2f} s")
     if name == "synth":
         print("  missed:", *missed or ["none"], sep="\n    ")
         print("  flagged wrongly:", *wrong or ["none"], sep="\n    ")

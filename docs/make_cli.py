@@ -10,7 +10,7 @@ from pathlib import Path
 
 PAGE = Path(__file__).with_name("cli.md")
 COMMANDS = {
-    "synth": ["generate", "filter", "calibrate", "merge", "jobs", "batch export", "batch collect", "demo"],
+    "synth": ["generate", "filter", "calibrate", "export", "merge", "jobs", "batch export", "batch collect", "demo"],
     "tune": ["sft", "validate"],
 }
 

@@ -48,7 +48,7 @@ class ExportConfig(BaseModel):
     licence: str | None = Field(default=None, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9 .+()-]*$")
     """The dataset's licence, as an SPDX identifier such as CC-BY-4.0; it goes on the card."""
 
-    language: tuple[str, ...] = ()
+    language: tuple[str, ...] | None = None
     """A language of the rows for the card, such as "en"; none is guessed."""
 
     title: str | None = Field(default=None, max_length=100, pattern=r"^[^\n\r`]+$")
@@ -162,7 +162,7 @@ def _exported(run: Run, config: ExportConfig, out: Path, mask: "Mask | None") ->
             layout,
             files,
             licence=config.licence,
-            language=config.language,
+            language=config.language or (),
             masked=masked,
             repo=config.repo,
         )

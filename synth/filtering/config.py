@@ -178,11 +178,11 @@ class FilterConfig(BaseModel):
     def token_limits(self) -> TokenLimits | None:
         """The bounds in tokens, or None where there is none."""
         limits = TokenLimits(
-            min_question=self.min_question_tokens,
-            max_question=self.max_question_tokens,
-            min_answer=self.min_answer_tokens,
-            max_answer=self.max_answer_tokens,
-            max_total=self.max_total_tokens,
+            min_question_tokens=self.min_question_tokens,
+            max_question_tokens=self.max_question_tokens,
+            min_answer_tokens=self.min_answer_tokens,
+            max_answer_tokens=self.max_answer_tokens,
+            max_total_tokens=self.max_total_tokens,
         )
         return limits if limits != TokenLimits() else None
 

@@ -7,6 +7,7 @@ from typing import Self
 from synth.core.errors import ConfigError
 from synth.core.heldout import HeldoutSet
 from synth.core.records import Record
+from synth.core.tokens import load_tokenizer
 from synth.filtering.config import FilterConfig
 from synth.filtering.late import VIEW_SCORES, late_scores
 from synth.filters.answer_type import ANSWER_TYPE
@@ -104,7 +105,7 @@ def scorers_of(config: FilterConfig, wanted: Iterable[str] = ()) -> tuple[Scorer
     tokens = config.token_limits
     return (
         form_scorer(words),
-        *(() if tokens is None or config.tokenizer is None else (length_scorer(tokens, config.tokenizer),)),
+        *(() if tokens is None or config.tokenizer is None else (length_scorer(tokens, load_tokenizer(config.tokenizer)),)),
         LANGUAGE,
         EVIDENCE,
         GROUNDEDNESS,
