@@ -126,7 +126,8 @@ def test_without_the_extra_the_error_says_how_to_get_it(
 @needs_sentence_transformers
 @pytest.mark.usefixtures("no_network")
 def test_a_folder_with_a_sentence_transformer_is_loaded(tmp_path: Path) -> None:
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules as models
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
