@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet "torch==2.13.0+cpu" || { \
 	  echo "pip found no CPU wheel of torch: point PIP_EXTRA_INDEX_URL at PyTorch's CPU wheel index (the address is on PyTorch's install page) and run make again." >&2; exit 1; }
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[cpu,tune,documents,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[cpu,tune,documents,semantic,calibrate,pii,dev]"
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
