@@ -1,11 +1,14 @@
 """Reading records.jsonl: each line checked against its schema, quickly."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import orjson
+
+from synth.core.errors import RecordError
 from synth.core.jsonl import read_lines
 from synth.core.records import Record
 from synth.core.schemas import check
@@ -21,6 +24,31 @@ def read_records(path: Path) -> Iterator[Record]:
     for number, value in read_lines(path):
         if not _plainly_valid(value):
             check(value, "record", where=f"{path}:{number}")
+        yield Record.from_json(value)
+
+
+def parse_records(lines: Iterable[bytes], *, where: str, first: int = 1) -> Iterator[Record]:
+    """Yield the records of some lines of records.jsonl, as a worker gets them; a blank line gives none.
+
+    Args:
+        lines: as they stand in the file.
+        where: the file's name, for errors.
+        first: the number of the first line.
+
+    Raises:
+        RecordError: a line is no JSON, or not what schemas/record.schema.json says; the error names the line.
+    """
+    for number, line in enumerate(lines, first):
+        try:
+            value = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            if not line.strip():
+                continue
+            raise RecordError(
+                f"not valid JSON ({error})", where=f"{where}:{number}", fix="mend or remove the line"
+            ) from error
+        if not _plainly_valid(value):
+            check(value, "record", where=f"{where}:{number}")
         yield Record.from_json(value)
 
 

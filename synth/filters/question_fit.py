@@ -190,7 +190,11 @@ def _nothing_new(pair: Laid) -> bool:
     content = set(pair.answer.content)
     if content and not content.isdisjoint(pair.question.content):
         shared = {s for s in content.intersection(pair.question.content) if pair.source.stems.count(s) == 1}
-        if shared and pair.start >= 0 and not shared <= {s for word in (*pair.lead, *pair.rest[:1]) for s in read(word).stems}:
+        if (
+            shared
+            and pair.start >= 0
+            and not shared <= {s for word in (*pair.lead, *pair.rest[:1]) for s in read(word).stems}
+        ):
             return True
     choice = "or" in pair.question.words and "or" not in pair.answer.words
     if content and content <= pair.asked and not choice:
