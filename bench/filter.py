@@ -1,25 +1,38 @@
-"""python bench/filter.py --records 40000  # or any other number.
+"""python bench/filter.py --records 40000 [--squad xquad.en.json …] [--steps].
 
-Makes synthetic records and reports records per second of processor time (one core) for reading, scoring,
+Makes synthetic records (and, from SQuAD files, real ones) and reports what each step of model-free scoring costs, from a
+line of records.jsonl to the scored line, on one core and in two processes. Then, for the synthetic ones, records per second of processor time (one core) for reading, scoring,
 near-duplicate search and decontamination, each alone, and for the whole stage with its files. Needs nothing
 outside this repository.
 """
 
 import argparse
+import gc
+import json
+import multiprocessing
 import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+import orjson
 
 from synth.core.heldout import HeldoutItem
 from synth.core.jsonl import write_jsonl
+from synth.core.record_file import parse_records
 from synth.core.records import Passage, Record
 from synth.core.runs import Run, StageEntry
+from synth.core.sentences import split_sentences
 from synth.filter import FilterConfig, decide, read_records, run_filter, scorers_of
 from synth.filters.base import score_records
 from synth.filters.decontamination import HeldoutIndex
 from synth.filters.dedup import find_duplicates
+from synth.filters.memo import trim_all
+from synth.filters.pair import forget_pairs
+
+CHUNK = 1000
 
 
 def words(text: str) -> list[str]:
@@ -91,12 +104,104 @@ def report(what: str, count: int, work: Callable[[], object]) -> None:
     print(f"{what:<18}{count / seconds:>10,.0f} records/s{seconds:>9.2f} s")
 
 
+def from_squad(path: Path) -> list[Record]:
+    """Return the human pairs of a SQuAD file three times: with their sentence, with another answer, without evidence."""
+    records: list[Record] = []
+    for article in json.loads(path.read_text())["data"]:
+        for paragraph in article["paragraphs"]:
+            text = paragraph["context"]
+            passage, sentences = Passage(f"{article['title']}.md", text, 0, len(text)), split_sentences(text)
+            found = [(q["question"], q["answers"][0]) for q in paragraph["qas"] if q.get("answers")]
+            for i, (question, answer) in enumerate(found):
+                start, other = answer.get("answer_start", -1), found[i - 1][1]["text"]
+                evidence = next((s.text for s in sentences if s.start <= start < s.end), None)
+                variants = [(answer["text"], evidence), (answer["text"], None)] + [(other, evidence)] * (len(found) > 1)
+                for written, quoted in variants:
+                    records.append(Record.create(passage, question, written, generator="bench", evidence=quoted))
+    return records
+
+
+def score_chunk(lines: list[bytes], costs: dict[str, float] | None = None) -> list[bytes]:
+    """Return the lines with the scores of all model-free scorers: what one worker does; `costs` collects seconds."""
+    costs = {} if costs is None else costs
+    clock = time.process_time
+
+    def spend(what: str, since: float) -> float:
+        costs[what] = costs.get(what, 0.0) + clock() - since
+        return clock()
+
+    since = clock()
+    records = list(parse_records(lines, where="bench"))
+    since = spend("parse", since)
+    scorers = scorers_of(FilterConfig())
+    columns = []
+    for scorer in scorers:
+        columns.append(scorer.score(records))
+        since = spend(f"score {scorer.name}", since)
+    names = [scorer.name for scorer in scorers]
+    scored = [
+        record.with_scores(dict(zip(names, row, strict=True)))
+        for record, row in zip(records, zip(*columns, strict=True), strict=True)
+    ]
+    since = spend("attach", since)
+    written = [orjson.dumps(record.to_json(), option=orjson.OPT_APPEND_NEWLINE) for record in scored]
+    forget_pairs()
+    trim_all()
+    spend("serialise", since)
+    return written
+
+
+def machine() -> float:
+    """Return seconds for a fixed piece of work, to see how much other jobs slow this one down."""
+    started, table = time.process_time(), {}
+    for i in range(4000):
+        table[i & 255] = str(i)
+    return time.process_time() - started
+
+
+def steps(title: str, records: list[Record]) -> None:
+    """Print what each step from line to line costs on one core, and what two processes do."""
+    lines = [orjson.dumps(record.to_json(), option=orjson.OPT_APPEND_NEWLINE) for record in records]
+    chunks = [lines[i : i + CHUNK] for i in range(0, len(lines), CHUNK)]
+    costs: dict[str, float] = {}
+    quiet = min(machine() for _ in range(300))
+    paces = []
+    gc.collect()
+    gc.disable()  # as a worker may: nothing that is made here refers to itself
+    for chunk in chunks:
+        score_chunk(chunk, costs)
+        paces.append(machine())
+    gc.enable()
+    spent, slowed = sum(costs.values()), sum(paces) / len(paces) / quiet
+    print(f"{title}: {len(lines):,} records, processor time slowed {slowed:.2f} times by other jobs")
+    for name, seconds in costs.items():
+        print(f"  {name:<20}{seconds / len(lines) * 1e6:>8.1f} us{seconds / spent:>8.1%}")
+    rate = len(lines) / spent
+    print(f"  one core: {rate:,.0f} records/s; without the other jobs about {rate * slowed:,.0f}")
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("forkserver")) as pool:
+        list(pool.map(score_chunk, chunks[:2]))  # the processes start and import
+        started = time.perf_counter()
+        for _ in pool.map(score_chunk, chunks):
+            pass
+        print(
+            f"  two processes: {len(lines) / (time.perf_counter() - started):,.0f} records/s of wall time", flush=True
+        )
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=40_000)
-    count = parser.parse_args().records
+    parser.add_argument("--squad", type=Path, nargs="*", default=[], help="SQuAD files, for real prose")
+    parser.add_argument("--steps", action="store_true", help="only the cost of each step of model-free scoring")
+    options = parser.parse_args()
+    count = options.records
     records, config = make(count), FilterConfig()
+    steps("synthetic", records)
+    for path in options.squad:
+        steps(path.name, from_squad(path))
+    if options.steps:
+        return
     heldout = [
         HeldoutItem(f"h{i}", record.question, (record.answer,), record.document_id)
         for i, record in enumerate(make(2000, seed=1))

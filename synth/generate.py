@@ -24,10 +24,10 @@ from synth.core.jsonl import FileDigest, digest_file
 from synth.core.record_file import read_records
 from synth.core.records import Document, Passage
 from synth.core.runs import Run, StageEntry
+from synth.core.tokens import load_tokenizer
 from synth.documents.limits import Limits
 from synth.documents.readers import read_documents
 from synth.documents.splitter import split_document
-from synth.core.tokens import load_tokenizer
 from synth.generation.config import GenerateConfig
 from synth.generation.gate import Gate, Spent, price_of
 from synth.generation.output import OutputFiles

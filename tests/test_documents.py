@@ -11,10 +11,10 @@ from synth.core.errors import ConfigError
 from synth.core.records import Document
 from synth.core.resources import resource_folder
 from synth.core.sentences import split_sentences
+from synth.core.tokens import load_tokenizer
 from synth.documents.readers import Limits, Quarantined, read_documents
 from synth.documents.splitter import split_document
 from synth.documents.texts import cut_into_parts
-from synth.core.tokens import load_tokenizer
 from tests import document_files as make
 
 markdown = st.lists(

@@ -104,13 +104,17 @@ def test_only_pairs_have_to_be_questions_and_later_turns_may_use_pronouns() -> N
     assert FORM.explain(record("", "40 pounds", prompt=turns)) == []
 
 
-@pytest.mark.parametrize("refusal", ["I am sorry, the text does not say.", "I don't know; the passage does not say that."])
+@pytest.mark.parametrize(
+    "refusal", ["I am sorry, the text does not say.", "I don't know; the passage does not say that."]
+)
 def test_a_refusal_is_right_where_the_question_cannot_be_answered(refusal: str) -> None:
     assert FORM.explain(record("What does the Orla radio cost?", refusal, kind="unanswerable")) == []
     assert "boilerplate" in FORM.explain(record("What does the Orla radio cost?", refusal))
 
 
-@pytest.mark.parametrize("answer", ["a " * 200_000, "ab " * 200_000 + "b", "? " * 100_000, "A'*_ " * 100_000, "x" * 500_000])
+@pytest.mark.parametrize(
+    "answer", ["a " * 200_000, "ab " * 200_000 + "b", "? " * 100_000, "A'*_ " * 100_000, "x" * 500_000]
+)
 def test_hostile_texts_are_read_in_passing_and_not_kept(answer: str) -> None:
     pair = Record.create(Passage("d", answer + "b", 0, 9), answer + " it?", answer, generator="test", evidence=answer)
     for scorer in scorers_of(FilterConfig()):

@@ -38,7 +38,9 @@ def test_a_pair_passes_where_its_tokens_are_within_the_band(question: str, answe
 def test_each_fault_gives_the_number_and_the_bound() -> None:
     long = "pounds " * 40
     asked, answered = TOKENIZER("What?"), TOKENIZER(long)
-    scorer = length_scorer(TokenLimits(min_question_tokens=asked + 1, max_answer_tokens=8, max_total_tokens=9), TOKENIZER)
+    scorer = length_scorer(
+        TokenLimits(min_question_tokens=asked + 1, max_answer_tokens=8, max_total_tokens=9), TOKENIZER
+    )
     (scored,) = score_records([record("What?", long)], [scorer])
     assert failed_reasons(scored, [Rule.parse("length >= 1")], {"length": scorer}) == [
         f"length:question {asked} tokens, not >= {asked + 1}",
@@ -48,7 +50,12 @@ def test_each_fault_gives_the_number_and_the_bound() -> None:
 
 
 def test_all_turns_count_for_the_whole_and_equal_turns_each_time() -> None:
-    turns = [Message("system", "Be brief."), Message("user", "What?"), Message("assistant", "A lamp."), Message("user", "What?")]
+    turns = [
+        Message("system", "Be brief."),
+        Message("user", "What?"),
+        Message("assistant", "A lamp."),
+        Message("user", "What?"),
+    ]
     total = sum(TOKENIZER(text) for text in ("Be brief.", "What?", "A lamp.", "What?", "40 pounds"))
     pair = record("", "40 pounds", turns)
     assert length_scorer(TokenLimits(max_total_tokens=total), TOKENIZER).score([pair]) == [1.0]

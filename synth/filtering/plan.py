@@ -12,6 +12,8 @@ from synth.filtering.config import FilterConfig
 from synth.filtering.late import VIEW_SCORES, late_scores
 from synth.filters.answer_type import ANSWER_TYPE
 from synth.filters.base import Rule, Scorer, check_names
+from synth.filters.best_alignment import ALIGNMENT, ROUGE_L
+from synth.filters.coverage import COVERAGE
 from synth.filters.decontamination import HeldoutIndex
 from synth.filters.find import find_scorers
 from synth.filters.form import FormLimits, form_scorer
@@ -19,8 +21,10 @@ from synth.filters.groundedness import EVIDENCE, FACTS, GROUNDEDNESS, RELEVANCE
 from synth.filters.language import LANGUAGE
 from synth.filters.lengths import length_scorer
 from synth.filters.model_scorers import MODEL_SCORES
+from synth.filters.nearness import NEARNESS, SAME_SENTENCE
 from synth.filters.negation import NEGATION
 from synth.filters.pii import pii_scorer
+from synth.filters.polarity import POLARITY
 from synth.filters.question_fit import QUESTION_FIT
 from synth.filters.rules_file import COMBINED, Combined
 from synth.filters.span_use import SPAN_USE
@@ -115,6 +119,12 @@ def scorers_of(config: FilterConfig, wanted: Iterable[str] = ()) -> tuple[Scorer
         ANSWER_TYPE,
         QUESTION_FIT,
         SPAN_USE,
+        ALIGNMENT,
+        ROUGE_L,
+        COVERAGE,
+        NEARNESS,
+        SAME_SENTENCE,
+        POLARITY,
         *((pii_scorer(),) if "pii" in set(wanted) else ()),
     )
 

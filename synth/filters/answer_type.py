@@ -71,7 +71,11 @@ def _how_often(answer: str) -> bool:
 
 
 def _how_long(answer: str) -> bool:
-    return not (_DIGIT.search(answer) or _LENGTH.search(answer)) or bool(_PRICE.search(answer)) or bool(_RATE.search(answer))
+    return (
+        not (_DIGIT.search(answer) or _LENGTH.search(answer))
+        or bool(_PRICE.search(answer))
+        or bool(_RATE.search(answer))
+    )
 
 
 def _who(answer: str) -> bool:

