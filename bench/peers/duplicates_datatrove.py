@@ -40,7 +40,9 @@ def main() -> None:
     )
 
     def run(name: str, steps: list[Any], count: int) -> None:
-        LocalPipelineExecutor(pipeline=steps, tasks=count, workers=2, logging_dir=str(work / "logs" / name)).run()
+        logs = str(work / "logs" / name)
+        # By default its workers are children of a server, whose processor time nobody gets to see.
+        LocalPipelineExecutor(pipeline=steps, tasks=count, workers=2, logging_dir=logs, start_method="fork").run()
 
     reader = JsonlReader(str(source))
     run("1", [reader, MinhashDedupSignature(str(work / "signatures"), config=config)], tasks)

@@ -18,6 +18,7 @@ from synth.core.records import Record
 from synth.filters.sketch import (
     PERMUTATIONS,
     U32,
+    U64,
     DedupSettings,
     Ints,
     SketchTable,
@@ -30,7 +31,7 @@ from synth.filters.sketch import (
 # How many of a bucket, best first, are compared with all that follow them.
 _LEADERS = 4
 # How often a record is compared in crowded buckets, before its rare words decide.
-_CROWD_LIMIT = 32
+_CROWD_LIMIT = 16
 # The length of the first stretch, and how many times as long as all before it the next one reaches.
 _FIRST_STRETCH = 256
 _GROWTH = 4
@@ -203,6 +204,7 @@ class _Search:
         self._aside, self._crowded, self._now = (np.zeros(len(order), np.bool_) for _ in range(3))
         self._looked = np.zeros(len(order), np.int32)
         self._bands = list(self._band_keys()) if settings.threshold <= 1 else []
+        self._subjects = _bits(table.sets("content")) if settings.facts else np.zeros(0, np.uint64)
 
     def _band_keys(self) -> Iterator[U32]:
         """Yield for each band a key for each place: equal minima in the band, and equal facts, give an equal key."""
@@ -335,6 +337,10 @@ class _Search:
             leader, other = leader[asked], other[asked]
             if crowd:
                 np.add.at(self._looked, other, 1)
+            else:
+                # Rare words come together, and so do those who share them.
+                pairs = np.unique((leader << 32) | other)
+                leader, other = pairs >> 32, pairs & 0xFFFFFFFF
             same = self._same(leader, other)
             leader, other = leader[same], other[same]
             self._found(np.minimum(leader, other), np.maximum(leader, other), 2)
@@ -365,8 +371,11 @@ class _Search:
         small, large = np.minimum(counts[one], counts[other]), np.maximum(counts[one], counts[other])
         narrow(small >= threshold * large - 1e-9)
         if self._settings.facts:
-            facts = table.column("facts")
+            facts, passage = table.column("facts"), table.column("passage")
             narrow(facts[one] == facts[other])
+            # No set is a part of another unless its bits are.
+            bits, more = self._subjects[one], self._subjects[other]
+            narrow((passage[one] == passage[other]) | ((bits & ~more) == 0) | ((more & ~bits) == 0))
         agree = np.count_nonzero(digests[one] == digests[other], axis=1)
         narrow(agree >= least_agreement(threshold))
         if self._settings.facts:
@@ -423,6 +432,15 @@ class _Search:
         for k in range(slices):
             mine = key % np.uint32(slices) == k
             yield key[mine], place[mine]
+
+
+def _bits(sets: tuple[U32, Ints, U32]) -> U64:
+    """Return 64 bits for each set; those of a subset are a subset."""
+    flat, starts, counts = sets
+    bits, some = np.zeros(len(counts), np.uint64), counts > 0
+    if some.any():
+        bits[some] = np.bitwise_or.reduceat(np.uint64(1) << (flat & np.uint32(63)).astype(np.uint64), starts[some])
+    return bits
 
 
 def rows_a_band(threshold: float) -> int:
