@@ -1,34 +1,42 @@
-"""python bench/filter.py --records 40000 [--squad xquad.en.json …] [--steps].
+"""python bench/filter.py [--records 40000] [--squad FILE ...] [--sizes 10000 100000 1000000].
 
-Makes synthetic records (and, from SQuAD files, real ones) and reports what each step of model-free scoring costs, from a
-line of records.jsonl to the scored line, on one core and in two processes. Then, for the synthetic ones, records per second of processor time (one core) for reading, scoring,
-near-duplicate search and decontamination, each alone, and for the whole stage with its files. Needs nothing
-outside this repository.
+What the filter costs, on synthetic records and, from SQuAD files, on real prose:
+
+- what each step of model-free scoring costs on one core, from a line of records.jsonl to the scored line;
+- the first pass over lines, in this process and in two worker processes, as the stage does it;
+- with --sizes, the whole stage with its files at each size, with the peak of resident memory of parent and workers,
+  so that growth shows.
+
+Processor time is what other jobs do not take; wall-clock time is what a user waits.
 """
 
 import argparse
 import gc
 import json
-import multiprocessing
+import os
 import random
+import resource
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
 
 from synth.core.heldout import HeldoutItem
 from synth.core.jsonl import write_jsonl
-from synth.core.record_file import parse_records
+from synth.core.record_file import parse_record
 from synth.core.records import Passage, Record
 from synth.core.runs import Run, StageEntry
 from synth.core.sentences import split_sentences
-from synth.filter import FilterConfig, decide, read_records, run_filter, scorers_of
-from synth.filters.base import score_records
+from synth.filter import run_filter
+from synth.filtering.config import FilterConfig
+from synth.filtering.lines import Task, prepare, score_block
+from synth.filtering.plan import scorers_of
+from synth.filtering.workers import Workers
 from synth.filters.decontamination import HeldoutIndex
-from synth.filters.dedup import find_duplicates
 from synth.filters.memo import trim_all
 from synth.filters.pair import forget_pairs
 
@@ -96,14 +104,6 @@ def make(count: int, seed: int = 0) -> list[Record]:
     return records[:count]
 
 
-def report(what: str, count: int, work: Callable[[], object]) -> None:
-    """Run `work` once and print how many records it did a second of processor time, which other jobs do not take."""
-    started = time.process_time()
-    work()
-    seconds = time.process_time() - started
-    print(f"{what:<18}{count / seconds:>10,.0f} records/s{seconds:>9.2f} s")
-
-
 def from_squad(path: Path) -> list[Record]:
     """Return the human pairs of a SQuAD file three times: with their sentence, with another answer, without evidence."""
     records: list[Record] = []
@@ -121,9 +121,8 @@ def from_squad(path: Path) -> list[Record]:
     return records
 
 
-def score_chunk(lines: list[bytes], costs: dict[str, float] | None = None) -> list[bytes]:
-    """Return the lines with the scores of all model-free scorers: what one worker does; `costs` collects seconds."""
-    costs = {} if costs is None else costs
+def score_chunk(lines: list[bytes], costs: dict[str, float], config: FilterConfig) -> None:
+    """Score lines step by step and add the seconds of each to `costs`."""
     clock = time.process_time
 
     def spend(what: str, since: float) -> float:
@@ -131,9 +130,9 @@ def score_chunk(lines: list[bytes], costs: dict[str, float] | None = None) -> li
         return clock()
 
     since = clock()
-    records = list(parse_records(lines, where="bench"))
+    records = [parse_record(line, where="bench")[1] for line in lines]
     since = spend("parse", since)
-    scorers = scorers_of(FilterConfig())
+    scorers = scorers_of(config)
     columns = []
     for scorer in scorers:
         columns.append(scorer.score(records))
@@ -144,11 +143,11 @@ def score_chunk(lines: list[bytes], costs: dict[str, float] | None = None) -> li
         for record, row in zip(records, zip(*columns, strict=True), strict=True)
     ]
     since = spend("attach", since)
-    written = [orjson.dumps(record.to_json(), option=orjson.OPT_APPEND_NEWLINE) for record in scored]
+    for record in scored:
+        orjson.dumps(record.to_json(), option=orjson.OPT_APPEND_NEWLINE)
     forget_pairs()
     trim_all()
     spend("serialise", since)
-    return written
 
 
 def machine() -> float:
@@ -159,66 +158,101 @@ def machine() -> float:
     return time.process_time() - started
 
 
-def steps(title: str, records: list[Record]) -> None:
-    """Print what each step from line to line costs on one core, and what two processes do."""
+def steps(title: str, records: list[Record], config: FilterConfig) -> None:
+    """Print what each step from line to line costs on one core, and the rate of the first pass in 0 and 2 workers."""
     lines = [orjson.dumps(record.to_json(), option=orjson.OPT_APPEND_NEWLINE) for record in records]
     chunks = [lines[i : i + CHUNK] for i in range(0, len(lines), CHUNK)]
     costs: dict[str, float] = {}
     quiet = min(machine() for _ in range(300))
     paces = []
     gc.collect()
-    gc.disable()  # as a worker may: nothing that is made here refers to itself
+    gc.disable()  # as in a worker: nothing that is made here refers to itself
     for chunk in chunks:
-        score_chunk(chunk, costs)
+        score_chunk(chunk, costs, config)
         paces.append(machine())
-    gc.enable()
     spent, slowed = sum(costs.values()), sum(paces) / len(paces) / quiet
     print(f"{title}: {len(lines):,} records, processor time slowed {slowed:.2f} times by other jobs")
     for name, seconds in costs.items():
-        print(f"  {name:<20}{seconds / len(lines) * 1e6:>8.1f} us{seconds / spent:>8.1%}")
-    rate = len(lines) / spent
-    print(f"  one core: {rate:,.0f} records/s; without the other jobs about {rate * slowed:,.0f}")
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("forkserver")) as pool:
-        list(pool.map(score_chunk, chunks[:2]))  # the processes start and import
+        print(f"  {name:<22}{seconds / len(lines) * 1e6:>8.1f} us{seconds / spent:>8.1%}")
+    print(
+        f"  scoring, one core: {len(lines) / spent:,.0f} records/s; at the quiet pace {len(lines) / spent * slowed:,.0f}"
+    )
+    blocks = [("bench", list(enumerate(chunk, 1))) for chunk in chunks]
+    plan = prepare(Task(config))
+    started = time.process_time()
+    for block in blocks:
+        score_block(plan, block)
+    seconds = time.process_time() - started
+    gc.enable()
+    print(f"  first pass, one core (with reasons, sketches, digests): {len(lines) / seconds:,.0f} records/s")
+    with Workers(prepare, Task(config), score_block, count=2) as workers:
+        list(workers.map(blocks[:4]))  # the processes start and import
         started = time.perf_counter()
-        for _ in pool.map(score_chunk, chunks):
+        for _ in workers.map(blocks):
             pass
-        print(
-            f"  two processes: {len(lines) / (time.perf_counter() - started):,.0f} records/s of wall time", flush=True
-        )
+        rate = len(lines) / (time.perf_counter() - started)
+    print(f"  first pass, two workers: {rate:,.0f} records/s of wall time", flush=True)
+
+
+def decontamination(records: list[Record]) -> None:
+    """Print what looking a record up among 2,000 held-out questions costs."""
+    index = HeldoutIndex(
+        HeldoutItem(f"h{i}", record.question, (record.answer,), record.document_id)
+        for i, record in enumerate(make(2000, seed=1))
+    )
+    started = time.process_time()
+    for record in records:
+        index.find(record)
+    seconds = time.process_time() - started
+    print(f"decontamination: {seconds / len(records) * 1e6:.1f} us a record against 2,000 held-out questions")
+
+
+def stage(count: int, scores: str) -> None:
+    """Run the whole stage once over `count` records and print what it took; a process of its own, for its memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run.create(Path(folder) / "run")
+        # In portions with seeds of their own, so that no list of all of them stands in memory.
+        portions = (make(min(20_000, count - start), seed=start) for start in range(0, count, 20_000))
+        write_jsonl(run.records_path, (record.to_json() for portion in portions for record in portion))
+        size = run.records_path.stat().st_size
+        run.finish_stage("generate", StageEntry(config={}))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        wall, own, workers = time.perf_counter(), os.times(), 0
+        summary = run_filter(run, FilterConfig.model_validate({"scores": scores}))
+        wall, used = time.perf_counter() - wall, os.times()
+        workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    spent = used.user + used.system + used.children_user + used.children_system - sum(own[:4])
+    print(
+        f"{count:>9,} records ({size >> 20} MiB): {wall:7.1f} s, {count / wall:8,.0f} records/s of wall time, {spent:7.1f} s of "
+        f"processor time; parent {peak >> 10} MiB (before {before >> 10}), largest worker {workers >> 10} MiB; "
+        f"kept {summary.kept:,}",
+        flush=True,
+    )
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=40_000)
     parser.add_argument("--squad", type=Path, nargs="*", default=[], help="SQuAD files, for real prose")
-    parser.add_argument("--steps", action="store_true", help="only the cost of each step of model-free scoring")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[], help="numbers of records for the whole stage")
+    parser.add_argument("--scores", choices=("all", "ruled"), default=FilterConfig().scores)
+    parser.add_argument("--alone", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    count = options.records
-    records, config = make(count), FilterConfig()
-    steps("synthetic", records)
-    for path in options.squad:
-        steps(path.name, from_squad(path))
-    if options.steps:
+    if options.alone:
+        stage(options.alone, options.scores)
         return
-    heldout = [
-        HeldoutItem(f"h{i}", record.question, (record.answer,), record.document_id)
-        for i, record in enumerate(make(2000, seed=1))
-    ]
-    index = HeldoutIndex(heldout)
-    print(f"{len(records):,} records, {len(heldout):,} held-out questions")
-    report("scoring", count, lambda: score_records(records, scorers_of(config)))
-    report("duplicates", count, lambda: find_duplicates(records, lambda record: 1.0))
-    report("decontamination", count, lambda: [index.find(record) for record in records])
-    report("deciding", count, lambda: decide(records, config))
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run.create(Path(folder) / "run")
-        write_jsonl(run.records_path, (record.to_json() for record in records))
-        run.finish_stage("generate", StageEntry(config={}))
-        report("reading", count, lambda: list(read_records(run.records_path)))
-        report("the whole stage", count, lambda: run_filter(run, config))
-        print(run_filter(run, config).funnel)
+    config = FilterConfig(scores=options.scores)
+    if options.records:
+        records = make(options.records)
+        steps("synthetic", records, config)
+        decontamination(records)
+    for path in options.squad:
+        steps(path.name, from_squad(path), config)
+    for size in options.sizes:
+        command = [sys.executable, __file__, "--alone", str(size), "--scores", options.scores]
+        subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

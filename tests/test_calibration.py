@@ -49,7 +49,11 @@ def test_the_three_formats_give_the_same_pairs(tmp_path: Path) -> None:
 
 def test_the_place_of_an_answer_is_where_squad_says(tmp_path: Path) -> None:
     context = "The rye is cut late. The oats are cut late."
-    qa = {"id": "1", "question": "When are oats cut?", "answers": [{"text": "late", "answer_start": context.rindex("late")}]}
+    qa = {
+        "id": "1",
+        "question": "When are oats cut?",
+        "answers": [{"text": "late", "answer_start": context.rindex("late")}],
+    }
     path = tmp_path / "s.json"
     path.write_text(json.dumps({"data": [{"paragraphs": [{"context": context, "qas": [qa]}]}]}))
     humans = load_humans(path)

@@ -55,7 +55,7 @@ def test_an_answer_with_a_word_left_out_never_reaches_one() -> None:
     assert score(ALIGNMENT, "Where may dogs not be?", "dogs are not allowed on its deck") == 1
 
 
-@given(st.lists(st.sampled_from("abcd"), max_size=12), st.lists(st.sampled_from("abcd"), max_size=20))
+@given(st.lists(st.sampled_from("abcd"), max_size=12), st.lists(st.sampled_from("abcd"), max_size=200))
 @settings(deadline=None)
 def test_the_common_subsequence_is_as_long_as_the_table_says(short: list[str], long: list[str]) -> None:
     table = [[0] * (len(long) + 1) for _ in range(len(short) + 1)]
@@ -141,7 +141,7 @@ def test_odd_texts_give_a_share_or_nothing(scorer: ShareScorer, question: str, a
 
 
 @given(st.text(max_size=60), st.text(max_size=60), st.text(max_size=200))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_any_text_gives_a_share_or_nothing(question: str, answer: str, passage: str) -> None:
     for scorer in ALL:
         found = score(scorer, question, answer, passage)
@@ -149,7 +149,7 @@ def test_any_text_gives_a_share_or_nothing(question: str, answer: str, passage: 
 
 
 def test_a_huge_passage_is_scored_in_its_own_time_and_no_longer() -> None:
-    huge = "The mill was sold for nothing and not one of the oats was in the barn. " * 15_000
+    huge = "The mill was sold for nothing and not one of the oats was in the barn. " * 30_000
     index_of(huge)
     started = time.process_time()
     for answer in ("the oats in the mill of the barn " * 20, "not sold", "1874", "the"):

@@ -23,6 +23,8 @@ from synth.filtering.config import FilterConfig
 from synth.filtering.ledger import family, step
 from synth.filtering.plan import Plan
 from synth.filtering.portion import Judged, judge_alone
+from synth.filters.memo import trim_all
+from synth.filters.pair import forget_pairs
 from synth.filters.sketch import DedupSettings, SketchBlock, sketch
 
 UNDECIDED = b'"decision":null'
@@ -98,8 +100,11 @@ def score_block(plan: Plan, block: tuple[str, Sequence[tuple[int, bytes]]]) -> S
         digests += hashlib.sha256(canonical_json(value)).digest()
         values.append(value)
         records.append(record)
-    judged = judge_alone(records, plan)
-    return _scored(judged, values, bytes(digests), plan)
+    scored = _scored(judge_alone(records, plan), values, bytes(digests), plan)
+    # What the scorers remember of this block is of no use to the next.
+    forget_pairs()
+    trim_all()
+    return scored
 
 
 def score_records_alone(records: Sequence[Record], plan: Plan) -> tuple[list[Judged], Scored]:

@@ -109,7 +109,11 @@ def scorers_of(config: FilterConfig, wanted: Iterable[str] = ()) -> tuple[Scorer
     tokens = config.token_limits
     return (
         form_scorer(words),
-        *(() if tokens is None or config.tokenizer is None else (length_scorer(tokens, load_tokenizer(config.tokenizer)),)),
+        *(
+            ()
+            if tokens is None or config.tokenizer is None
+            else (length_scorer(tokens, load_tokenizer(config.tokenizer)),)
+        ),
         LANGUAGE,
         EVIDENCE,
         GROUNDEDNESS,

@@ -1,5 +1,6 @@
 """python -m synth.filtering.worker: one worker process; see `workers.py`, which starts it and talks to it alone."""
 
+import gc
 import os
 import pickle
 import signal
@@ -17,6 +18,8 @@ def main() -> None:
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     # What a user's scorer prints must not end up between the replies.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    # Nothing that scoring makes refers to itself, and looking for what does took a tenth of the time.
+    gc.disable()
     prepared, failure = None, None
     try:
         prepare, argument, work = pickle.loads(receive(requests))

