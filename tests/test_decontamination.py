@@ -218,6 +218,8 @@ def test_all_files_are_searched_and_counted_apart(tmp_path: Path) -> None:
     pairs = [record(LONG), record("What is the colour of the light?"), record("Something else altogether?")]
     leaks = {i: found for i, pair in enumerate(pairs) if (found := held.leaks(pair))}
     assert [leak.file for leak in leaks[0]] == [str(first), str(second)]
+    near = record("How many minutes should one wait before the heater plate can be used?")
+    assert [(leak.file, leak.how) for leak in held.leaks(near)] == [(str(first), "ngram"), (str(second), "ngram")]
     report = LeakReport.of(held, len(pairs), leaks, [leak] if (leak := held.passage_leak(f"FAQ. {SHORT} Red.")) else [])
     assert (report.records, report.dirty, report.clean) == (3, 2, 1)
     assert [(f.items, f.leaked, f.clean, f.records, f.in_passages) for f in report.files] == [

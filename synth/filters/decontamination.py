@@ -107,8 +107,8 @@ class _Window:
     answers: list[int]
     """The items of whose answer it is the whole or a long run."""
 
-    runs: dict[frozenset[str], tuple[int, int]]
-    """Eight words of a question: of the items with each set of numbers the first, and where in its question."""
+    runs: dict[str, dict[frozenset[str], tuple[int, int]]]
+    """Eight words of a question: of each file the first item with each set of numbers, and where in its question."""
 
 
 class HeldoutIndex:
@@ -162,7 +162,7 @@ class HeldoutIndex:
             _window(windows, words).questions.append(number)
         stated = numbers(self.items[number].question)
         for offset, run in enumerate(_runs(words, _length(words, NGRAM))):
-            _window(windows, run).runs.setdefault(stated, (number, offset))
+            _window(windows, run).runs.setdefault(self.files[number], {}).setdefault(stated, (number, offset))
         bag = sorted(question.content.elements())
         for key in dict.fromkeys([tuple(bag), *(tuple(bag[:i] + bag[i + 1 :]) for i in range(len(bag)))]):
             self._reworded_as[key].append(number)
@@ -196,7 +196,7 @@ class HeldoutIndex:
             for number in window.questions:
                 if len(run) >= _length(run, NGRAM) or _stands_alone(run, context):
                     _note(found, number, "exact", "passage", f"all {len(run)} words")
-            for number, offset in window.runs.values():
+            for number, offset in (first for runs in window.runs.values() for first in runs.values()):
                 size = _extent(self._questions[number].words, offset, words, place)
                 if size >= len(self._questions[number].words) - 1:
                     _note(found, number, "ngram", "passage", f"{size} words in a row")
@@ -256,7 +256,7 @@ class HeldoutIndex:
             part = "answer" if place + len(run) > boundary else "question"
             if stated is None:
                 stated = numbers("\n".join([*(m.content for m in record.prompt if m.role != "system"), record.answer]))
-            for number, offset in _with_numbers(window.runs, stated):
+            for number, offset in (first for runs in window.runs.values() for first in _with_numbers(runs, stated)):
                 size = _extent(self._questions[number].words, offset, words, place)
                 _note(found, number, "ngram", part, f"{size} words in a row")
             for number in window.answers:

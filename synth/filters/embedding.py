@@ -169,7 +169,7 @@ def _from_folder(folder: Path, name: str) -> Embedder:
 
 
 def _is_static(folder: Path) -> bool:
-    """Whether this is model2vec's own: it mostly carries a modules.json too, for sentence-transformers to read it by."""
+    """Whether this is model2vec's own: mostly it has a modules.json too, for sentence-transformers to read it by."""
     config, modules = _json(folder / "config.json"), _json(folder / "modules.json")
     if isinstance(config, dict) and "model2vec" in (config.get("model_type"), config.get("tokenizer_name")):
         return True

@@ -176,6 +176,7 @@ class RewordedIndex:
         self._embedder = embedder
         self._closeness = closeness or Closeness()
         self._items = [_Asked.of(item.question, item.answers) for item in items]
+        self._answer_words = [frozenset().union(*(said.own for said in asked.answers)) for asked in self._items]
         self.vectors = embedder.embed([item.question for item in items])
 
     def find(
@@ -192,8 +193,18 @@ class RewordedIndex:
         """
         rows = self._embedder.embed(questions) if vectors is None else vectors
         known: dict[int, _Asked] = {}
+        told: dict[int, frozenset[str]] = {}
+        least = min(self._closeness.weakly, self._closeness.alone)
 
         def same(row: int, item: int, cosine: float) -> bool:
+            if cosine < least:
+                # Most are parted here, before anything dear is read of them.
+                said = told.get(row)
+                if said is None:
+                    told.clear()
+                    said = told[row] = frozenset(_content(atoms(answers[row].replace(",", ""))))
+                if said.isdisjoint(self._answer_words[item]):
+                    return False
             asked = known.get(row)
             if asked is None:
                 known.clear()
