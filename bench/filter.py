@@ -1,9 +1,9 @@
 """python bench/filter.py --records 40000 [--squad xquad.en.json …] [--steps].
 
-Makes synthetic records (and, from SQuAD files, real ones) and reports what each step of model-free scoring costs, from a
-line of records.jsonl to the scored line, on one core and in two processes. Then, for the synthetic ones, records per second of processor time (one core) for reading, scoring,
-near-duplicate search and decontamination, each alone, and for the whole stage with its files. Needs nothing
-outside this repository.
+Makes synthetic records (and, from SQuAD files, real ones) and reports what each step of model-free scoring costs,
+from a line of records.jsonl to the scored line, on one core and in two processes. Then, for the synthetic ones,
+records per second of processor time (one core) for near-duplicate search and decontamination, each alone, and for
+the whole stage with its files. Without --squad it needs nothing outside this repository.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def report(what: str, count: int, work: Callable[[], object]) -> None:
 
 
 def from_squad(path: Path) -> list[Record]:
-    """Return the human pairs of a SQuAD file three times: with their sentence, with another answer, without evidence."""
+    """Return the human pairs of a SQuAD file with their sentence, without it, and with another answer."""
     records: list[Record] = []
     for article in json.loads(path.read_text())["data"]:
         for paragraph in article["paragraphs"]:
