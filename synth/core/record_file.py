@@ -62,8 +62,8 @@ _ROLES = frozenset(("system", "user", "assistant"))
 def _plainly_valid(value: Any) -> bool:  # noqa: ANN401  (any JSON)
     """Whether the schema surely accepts `value`; the schema itself decides the rest.
 
-    The schema takes 0.7 ms a record, this 2 µs, and nearly all records are plain. All keys are there and all parts of
-    a part have their types: lengths and look-ups decide that without a loop, and sets of types without a branch a value.
+    The schema takes 0.7 ms a record, this 2 µs, and nearly all records are plain. Each key is looked up,
+    so that the number of keys says whether there are others; sets of types spare a branch for each value.
     """
     try:
         evidence, decision, source = value["evidence"], value["decision"], value["provenance"]
@@ -102,7 +102,7 @@ def _all_strings(value: Any) -> bool:  # noqa: ANN401  (any JSON)
 def _plain_messages(value: Any) -> bool:  # noqa: ANN401  (any JSON)
     if type(value) is not list or not value:
         return False
-    for turn in value:
+    for turn in value:  # noqa: SIM110  (a generator takes twice the time)
         if len(turn) != 2 or turn["role"] not in _ROLES or type(turn["content"]) is not str:
             return False
     return True

@@ -16,10 +16,11 @@ VIEW_SCORES = frozenset(StudentView.scores)
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """What models made of one record."""
+    """What models made of one record; `failed` are the scorers whose model gave no reply of use."""
 
     scores: dict[str, float | None] = field(default_factory=dict)
     judgements: tuple[Judgement, ...] = ()
+    failed: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the judgements as a record's line has them."""

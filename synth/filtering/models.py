@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from synth.core.errors import ConfigError, Interrupted
+from synth.core.errors import ConfigError, InferenceError, Interrupted
 from synth.core.records import Judgement, Record
 from synth.core.runs import Run
 from synth.filtering.config import FilterConfig
@@ -133,12 +133,22 @@ async def _ask(
         judged = judge_records(rows(), scorers, endpoint, journal, seed=seed, stop=stop, on_progress=progress)
         async for one in judged:
             _merge(late, one.place, one)
+    if counts.failed or counts.left:
+        raise InferenceError(
+            f"{counts.failed + counts.left} calls about records got no answer; nothing was decided",
+            where=source.name,
+            fix="run the same command again: answered calls come from the journal",
+        )
     return counts
 
 
 def _merge(late: dict[int, Late], row: int, given: JudgedRecord) -> None:
     known = late.get(row, Late())
-    late[row] = Late({**known.scores, **given.scores}, (*known.judgements, *given.judgements))
+    late[row] = Late(
+        {**known.scores, **given.scores},
+        (*known.judgements, *given.judgements),
+        (*known.failed, *(failure.scorer for failure in given.failures)),
+    )
 
 
 def _portions(rows: Iterable[tuple[int, Record]], size: int) -> Iterator[list[tuple[int, Record]]]:

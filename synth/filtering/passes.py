@@ -185,7 +185,8 @@ class Filtering:
             record = record.with_scores(scores)
             columns.quality[row] = quality(record, self.plan.rules)
             self.late[row] = late
-            failing[row] = failed_reasons(record, rules, {})
+            # A score that is missing passes every rule; one that the model failed to give must not.
+            failing[row] = [f"{name}:no usable reply" for name in late.failed] + failed_reasons(record, rules, {})
         # Not before all were read: a row that is rejected is no longer among those that pass.
         for row, reasons in failing.items():
             if reasons:

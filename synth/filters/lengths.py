@@ -1,6 +1,6 @@
 """The score `length`: are question and answer within length bands in tokens?
 
-Tokens are those of the model that is to be tuned, so that a pair fits its context and no single answer outweighs the rest.
+Tokens are those of the model that is to be tuned, so that a pair fits its context and no answer outweighs the rest.
 The score `form` has bands in words, which need no tokenizer.
 """
 
