@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from synth.core.heldout import HeldoutItem, load_heldout
 from synth.core.records import Message, Passage, Record
-from synth.filters.decontamination import HeldoutIndex, Leak, LeakReport
+from synth.filters.decontamination import HeldoutIndex
+from synth.filters.leaks import Leak, LeakReport
 
 # How fast a busy machine is says nothing about the code.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -220,7 +221,9 @@ def test_all_files_are_searched_and_counted_apart(tmp_path: Path) -> None:
     assert [leak.file for leak in leaks[0]] == [str(first), str(second)]
     near = record("How many minutes should one wait before the heater plate can be used?")
     assert [(leak.file, leak.how) for leak in held.leaks(near)] == [(str(first), "ngram"), (str(second), "ngram")]
-    report = LeakReport.of(held, len(pairs), leaks, [leak] if (leak := held.passage_leak(f"FAQ. {SHORT} Red.")) else [])
+    report = LeakReport.of(
+        held.files, len(pairs), leaks, [leak] if (leak := held.passage_leak(f"FAQ. {SHORT} Red.")) else []
+    )
     assert (report.records, report.dirty, report.clean) == (3, 2, 1)
     assert [(f.items, f.leaked, f.clean, f.records, f.in_passages) for f in report.files] == [
         (2, 1, 1, 1, 0),
