@@ -105,7 +105,7 @@ def make(count: int, seed: int = 0) -> list[Record]:
 
 
 def from_squad(path: Path) -> list[Record]:
-    """Return the human pairs of a SQuAD file three times: with their sentence, with another answer, without evidence."""
+    """Return the pairs of a SQuAD file three times: with their sentence, with another answer, without evidence."""
     records: list[Record] = []
     for article in json.loads(path.read_text())["data"]:
         for paragraph in article["paragraphs"]:
@@ -174,9 +174,8 @@ def steps(title: str, records: list[Record], config: FilterConfig) -> None:
     print(f"{title}: {len(lines):,} records, processor time slowed {slowed:.2f} times by other jobs")
     for name, seconds in costs.items():
         print(f"  {name:<22}{seconds / len(lines) * 1e6:>8.1f} us{seconds / spent:>8.1%}")
-    print(
-        f"  scoring, one core: {len(lines) / spent:,.0f} records/s; at the quiet pace {len(lines) / spent * slowed:,.0f}"
-    )
+    rate = len(lines) / spent
+    print(f"  scoring, one core: {rate:,.0f} records/s; at the quiet pace {rate * slowed:,.0f}")
     blocks = [("bench", list(enumerate(chunk, 1))) for chunk in chunks]
     plan = prepare(Task(config))
     started = time.process_time()
@@ -224,8 +223,8 @@ def stage(count: int, scores: str) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     spent = used.user + used.system + used.children_user + used.children_system - sum(own[:4])
     print(
-        f"{count:>9,} records ({size >> 20} MiB): {wall:7.1f} s, {count / wall:8,.0f} records/s of wall time, {spent:7.1f} s of "
-        f"processor time; parent {peak >> 10} MiB (before {before >> 10}), largest worker {workers >> 10} MiB; "
+        f"{count:>9,} records ({size >> 20} MiB): {wall:7.1f} s, {count / wall:8,.0f} records/s of wall time, "
+        f"{spent:7.1f} s of processor time; parent {peak >> 10} MiB (before {before >> 10}), largest worker {workers >> 10} MiB; "
         f"kept {summary.kept:,}",
         flush=True,
     )
