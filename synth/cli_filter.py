@@ -117,7 +117,7 @@ def filter_command(
     if as_json:
         print_json({"run": str(target.path), "filter": summary})
     else:
-        show_filter(summary)
+        show_filter(target, summary)
 
 
 def show_ablation(kept: int, ablations: Sequence[Ablation]) -> None:

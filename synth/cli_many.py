@@ -94,7 +94,7 @@ def merge_command(
         return
     show_generate(merged, summary)
     if filtered is not None:
-        show_filter(filtered)
+        show_filter(merged, filtered)
     stdout.print(f"Next: {'synth filter' if filtered is None else 'tune sft'} {run}", markup=False)
 
 

@@ -212,7 +212,7 @@ def generate_command(
     else:
         show_generate(result.run, result.generate)
         if result.filter is not None:
-            show_filter(result.filter)
+            show_filter(result.run, result.filter)
     check_number(job, result)
     if not as_json and not quiet:
         stdout.print(f"Next: {next_step(job, result)}", markup=False)

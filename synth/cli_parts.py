@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 import typer
 from rich.table import Table
 
@@ -121,8 +122,8 @@ def show_generate(run: Run, summary: GenerateSummary) -> None:
         notice(f"journal/{place} could not be read; its call was made again.")
 
 
-def show_filter(summary: FilterSummary) -> None:
-    """Print the funnel of the filter: it adds up from all records to those kept."""
+def show_filter(run: Run, summary: FilterSummary) -> None:
+    """Print the funnel of the filter, which adds up from all records to those kept, and what filter.json adds."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(justify="right")
     table.add_column()
@@ -130,3 +131,19 @@ def show_filter(summary: FilterSummary) -> None:
         table.add_row(f"-{count}", reason)
     table.add_row(f"{summary.kept}", f"kept: {summary.train} to train on, {summary.validation} for validation")
     stdout.print(table)
+    for file in (read_report(run).get("contamination") or {}).get("files", ()):
+        in_passages = f", {file['in_passages']} in passages" if file["in_passages"] else ""
+        stdout.print(
+            f"{file['file']}: {file['clean']} of {file['items']} held-out questions clean, {file['leaked']} in records "
+            f"that were rejected for it{in_passages}",
+            markup=False,
+        )
+
+
+def read_report(run: Run) -> Mapping[str, Any]:
+    """Return filter.json, or nothing where it is not there."""
+    try:
+        found: Mapping[str, Any] = orjson.loads(run.filter_path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return found

@@ -131,7 +131,7 @@ def test_the_manifest_says_what_was_read_done_and_written(tmp_path: Path) -> Non
     run_filter(run, FilterConfig(rule=("groundedness >= 0.4",)), heldout_file(tmp_path, "Who are you?"))
     entry = run.stages()["filter"]
     assert set(entry.inputs) == {"records.jsonl", "heldout"}
-    assert set(entry.outputs) == {"records.jsonl", "dataset/train.jsonl", "dataset/validation.jsonl"}
+    assert set(entry.outputs) == {"records.jsonl", "dataset/train.jsonl", "dataset/validation.jsonl", "filter.json"}
     assert entry.counts["records"] == 13 and entry.counts["kept"] == 10 and entry.counts["rejected:facts"] == 1
     assert "groundedness >= 0.4" in entry.config["rules"]
     assert "groundedness >= 0.6" not in entry.config["rules"]

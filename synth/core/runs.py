@@ -177,6 +177,11 @@ class Run:
         return self.path / "quarantine.jsonl"
 
     @property
+    def filter_path(self) -> Path:
+        """filter.json: what the filter found beside its decisions."""
+        return self.path / "filter.json"
+
+    @property
     def train_path(self) -> Path:
         """dataset/train.jsonl."""
         return self.path / "dataset" / "train.jsonl"

@@ -65,7 +65,14 @@ def write_records(run: Run, lines: Iterable[bytes]) -> FileDigest:
 
 
 def write_all(
-    run: Run, lines: Iterable[bytes], kept: Counter[str], share: float, seed: int, mask: Mask | None = None
+    run: Run,
+    lines: Iterable[bytes],
+    kept: Counter[str],
+    share: float,
+    seed: int,
+    *,
+    mask: Mask | None = None,
+    watch: Callable[[Mapping[str, Any]], None] = lambda line: None,
 ) -> Mapping[str, FileDigest]:
     """Write records.jsonl and the dataset; return their digests by their paths in the run.
 
@@ -76,6 +83,7 @@ def write_all(
         share: the share of them that validates, by whole documents.
         seed: decides which documents validate.
         mask: hides secrets in the dataset's rows; None leaves them as they are.
+        watch: is shown each kept line.
     """
     validating = validation_documents(kept, share, seed)
     paths = (run.records_path, run.train_path, run.validation_path)
@@ -86,6 +94,7 @@ def write_all(
             if _KEPT in line:
                 value = orjson.loads(line)
                 if value["decision"]["keep"]:
+                    watch(value)
                     writer = validation if value["document_id"] in validating else train
                     writer.write(orjson.dumps(_row(value, mask), option=orjson.OPT_APPEND_NEWLINE))
     writers = (records, train, validation)

@@ -23,6 +23,7 @@ from synth.filtering.config import FilterConfig
 from synth.filtering.ledger import family, step
 from synth.filtering.plan import Plan
 from synth.filtering.portion import Judged, judge_alone
+from synth.filters.leaks import Leak
 from synth.filters.memo import trim_all
 from synth.filters.pair import forget_pairs
 from synth.filters.sketch import DedupSettings, SketchBlock, sketch
@@ -68,7 +69,8 @@ class Scored:
     first: Counter[str]
     every: Counter[str]
     failing: Counter[str]
-    notes: int
+    leaks: dict[int, tuple[Leak, ...]]
+    in_passages: frozenset[Leak]
     scores: frozenset[str]
 
 
@@ -159,7 +161,8 @@ def _scored(judged: Sequence[Judged], values: Sequence[dict[str, Any]], digests:
         first=first,
         every=every,
         failing=failing,
-        notes=sum(bool(one.note) for one in judged),
+        leaks={place: one.leaks for place, one in enumerate(judged) if one.leaks},
+        in_passages=frozenset(one.in_passage for one in judged if one.in_passage is not None),
         scores=frozenset(names),
     )
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +17,7 @@ import orjson
 
 from synth.core.errors import RunError
 from synth.core.heldout import HeldoutSet, load_heldout
-from synth.core.jsonl import FileDigest, read_blocks
+from synth.core.jsonl import FileDigest, digest_file, read_blocks, write_json
 from synth.core.records import Record
 from synth.core.runs import Run, StageEntry
 from synth.filtering.config import FILTER_VERSION, FilterConfig
@@ -30,11 +30,13 @@ from synth.filtering.meaning import Meaning, read_meaning
 from synth.filtering.models import ask_models, models_settings
 from synth.filtering.plan import Plan, check_rules
 from synth.filtering.portion import quality
+from synth.filtering.report import FilterReport, Variety, topics_of
 from synth.filtering.spool import Spool
 from synth.filtering.table import Columns, TableBuilder
 from synth.filtering.workers import Workers
 from synth.filters.base import failed_reasons
 from synth.filters.embedding import Embedder, load_embedder
+from synth.filters.leaks import Leak, LeakReport
 from synth.filters.pii import mask_messages
 from synth.filters.rules_file import COMBINED
 
@@ -61,7 +63,8 @@ class Filtering:
     digest: FileDigest | None = None
     columns: Columns | None = None
     spool: Spool | None = None
-    notes: int = 0
+    leaks: dict[int, list[Leak]] = field(default_factory=dict)
+    in_passages: set[Leak] = field(default_factory=set)
     late: dict[int, Late] = field(default_factory=dict)
     reasons: dict[int, list[str]] = field(default_factory=dict)
     embedder: Embedder | None = None
@@ -132,7 +135,8 @@ class Filtering:
             digest.update(scored.digests)
             self.ledger.take(scored)
             names |= scored.scores
-            self.notes += scored.notes
+            self.leaks.update({rows + place: list(leaks) for place, leaks in scored.leaks.items()})
+            self.in_passages |= scored.in_passages
             rows += len(scored.lines)
         if not rows:
             raise RunError(
@@ -160,9 +164,12 @@ class Filtering:
         say(f"embedding with {self.embedder.name}")
         wanted = columns.sketch >= 0
         records = ((row, _record(line)) for row, line in enumerate(spool.lines()) if wanted[row])
-        self.meaning, leaks = read_meaning(records, self.embedder, self.config.duplicates_on, self.heldout)
-        for row, reason in leaks.items():
-            self._reject(row, [reason])
+        self.meaning, leaks = read_meaning(records, self.embedder, self.config.duplicates_on, self.plan.index)
+        for row, leak in leaks.items():
+            known = self.leaks.setdefault(row, [])
+            if leak.item_id not in {other.item_id for other in known}:
+                known.append(leak)
+                self._reject(row, [f"contaminated:{leak} ({leak.how}, {leak.detail})"])
 
     async def ask(self, stop: asyncio.Event, say: Progress) -> None:
         """Ask models for the scores that rules want of them, about the records that nothing else speaks against.
@@ -233,19 +240,26 @@ class Filtering:
         # An old dataset beside new decisions would pass for theirs if anything stopped the rest of this.
         run.train_path.unlink(missing_ok=True)
         run.validation_path.unlink(missing_ok=True)
+        run.filter_path.unlink(missing_ok=True)
         if not len(keeping):
             write_records(run, lines)
             raise _nothing_kept(run, FilterSummary.counted(self.ledger, rules, train=0, validation=0))
         counts = np.bincount(columns.document[keeping], minlength=len(columns.documents))
         kept = Counter({name: int(n) for name, n in zip(columns.documents, counts, strict=True) if n})
         mask = mask_messages if self.config.pii == "mask" else None
-        outputs = write_all(run, lines, kept, self.config.validation_share, self.config.seed, mask)
+        config, variety = self.config, Variety(columns.ids[keeping])
+        outputs = dict(write_all(run, lines, kept, config.validation_share, config.seed, mask=mask, watch=variety.see))
         summary = FilterSummary.counted(
             self.ledger,
             rules,
             train=outputs["dataset/train.jsonl"].rows,
             validation=outputs["dataset/validation.jsonl"].rows,
         )
+        report = FilterReport(
+            summary, self._leak_report(), *variety.distinct(), topics_of(columns, keeping, self.meaning, config.seed)
+        )
+        write_json(run.filter_path, report.to_json())
+        outputs[run.filter_path.name] = digest_file(run.filter_path)
         entry = StageEntry(
             config=self.settings,
             inputs=self.inputs(self.digest),
@@ -255,6 +269,23 @@ class Filtering:
         )
         run.finish_stage("filter", entry)
         return summary
+
+    def _leak_report(self) -> LeakReport | None:
+        index = self.plan.index
+        if index is None:
+            return None
+        # Where the held-out files lie on this machine is nobody's business.
+        names = {str(one.path): one.path.name for one in self.heldout}
+
+        def named(leak: Leak) -> Leak:
+            return replace(leak, file=names[leak.file])
+
+        return LeakReport.of(
+            [names[file] for file in index.files],
+            len(self.found()[0]),
+            {row: [named(leak) for leak in leaks] for row, leaks in self.leaks.items()},
+            map(named, self.in_passages),
+        )
 
     def found(self) -> tuple[Columns, Spool]:
         """Return what the first pass left."""

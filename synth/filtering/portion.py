@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from synth.core.records import Record
 from synth.filtering.plan import Plan
 from synth.filters.base import Rule, failed_reasons, score_records
+from synth.filters.leaks import Leak
 from synth.filters.rules_file import COMBINED
 
 
@@ -13,14 +14,15 @@ from synth.filters.rules_file import COMBINED
 class Judged:
     """A record with its scores, and why it is rejected, as far as that can be told from it alone.
 
-    `quality` is the mean of the scores that a rule wants high, from 0 to 1, where the scores are. `note` says of a
-    leak that is reported and rejects nothing.
+    `quality` is the mean of the scores that a rule wants high, from 0 to 1, where the scores are. `leaks` are among
+    the reasons; `in_passage` is a held-out question that stands in the passage, which is reported in any case.
     """
 
     record: Record
     reasons: tuple[str, ...]
     quality: float
-    note: str = ""
+    leaks: tuple[Leak, ...] = ()
+    in_passage: Leak | None = None
 
 
 def judge_alone(records: Sequence[Record], plan: Plan) -> list[Judged]:
@@ -35,17 +37,23 @@ def judge_alone(records: Sequence[Record], plan: Plan) -> list[Judged]:
     scorers = {scorer.name: scorer for scorer in plan.scorers}
     judged, rules = [], plan.early_rules
     for record in scored:
-        reasons, note = failed_reasons(record, rules, scorers), ""
-        if plan.index is not None:
-            if (leak := plan.index.find(record)) is not None:
-                reasons.append(f"contaminated:{leak}")
-            elif (shown := plan.index.passage_leak(record.context)) is not None:
-                if plan.config.contaminated_passages == "reject":
-                    reasons.append(f"contaminated:{shown}")
-                else:
-                    note = str(shown)
-        judged.append(Judged(record, tuple(reasons), quality(record, plan.rules), note))
+        reasons = failed_reasons(record, rules, scorers)
+        leaks, in_passage = _leaks(record, plan)
+        reasons += [f"contaminated:{leak}" for leak in leaks]
+        judged.append(Judged(record, tuple(reasons), quality(record, plan.rules), leaks, in_passage))
     return judged
+
+
+def _leaks(record: Record, plan: Plan) -> tuple[tuple[Leak, ...], Leak | None]:
+    """Return what of the held-out sets training on the record would leak, and what only its passage shows."""
+    if plan.index is None:
+        return (), None
+    # Nearly every record leaks nothing, and one look is enough to say so.
+    leaks = tuple(plan.index.leaks(record)) if plan.index.find(record) is not None else ()
+    in_passage = plan.index.passage_leak(record.context)
+    if in_passage is not None and not leaks and plan.config.contaminated_passages == "reject":
+        return (in_passage,), in_passage
+    return leaks, in_passage
 
 
 def quality(record: Record, rules: Sequence[Rule]) -> float:
