@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from synth.calibrate import Calibration
     from synth.calibration.columns import Extra
 
-# What the table on the screen shows of each score; the rules file has all.
-_SHOWN_SCORES = 8
+# The table on the screen has as many scores as fit beside the names of the corruptions; the rules file has all.
+_NAMES_WIDTH, _SCORE_WIDTH = 35, 15
 
 
 def calibrate_command(
@@ -178,15 +178,16 @@ def auc_table(found: "Calibration", form: str) -> Table:
     """Return the table of AUCs in a form: a row a corruption, a column a score, the most useful ones."""
     cells = {(c.corruption, c.score): c for c in found.file.table if c.form == form}
     corruptions = list(dict.fromkeys(corruption for corruption, _ in cells))
-    scores = useful_scores(found, form)[:_SHOWN_SCORES]
+    fitting = max(3, (stdout.width - _NAMES_WIDTH) // _SCORE_WIDTH)
+    scores = useful_scores(found, form)[:fitting]
     refused = {(r.score, r.corruption) for r in found.file.refused if r.form == form}
     table = Table(
         title=f"ROC AUC, evidence: {'none' if form == 'passage' else 'the sentence'}", pad_edge=False, box=None
     )
-    table.add_column("corruption")
+    table.add_column("corruption", no_wrap=True)
     table.add_column("pairs", justify="right")
     for score in scores:
-        table.add_column(score, justify="right")
+        table.add_column(score, justify="right", no_wrap=True)
     for corruption in corruptions:
         row = [cells.get((corruption, score)) for score in scores]
         count = max(cell.spoiled for (name, _), cell in cells.items() if name == corruption)

@@ -245,6 +245,27 @@ def test_the_rules_keep_the_share_of_human_pairs_and_reject_what_can_be_seen(squ
         assert sum(all(rule.holds(r) for rule in file.rules) for r in human) / len(human) >= 0.95
 
 
+def test_the_table_counts_what_its_threshold_rejects(squad: Path, found: Calibration) -> None:
+    (cell,) = (
+        c for c in found.file.table if (c.score, c.corruption, c.form) == ("nearness", "other_question", "passage")
+    )
+    samples = make_samples(load_humans(squad), forms=("passage",)).samples
+    values = {label: dict[str, float]() for label in (HUMAN, "other_question")}
+    for sample, value in zip(samples, BUILT_IN["nearness"].score([s.record for s in samples]), strict=True):
+        if sample.label in values and value is not None:
+            values[sample.label][sample.pair] = round(value, 4)
+    spoiled = values["other_question"]
+    human = {pair: value for pair, value in values[HUMAN].items() if pair in spoiled}
+    assert cell.threshold is not None and cell.recall is not None and cell.precision is not None
+    recall = sum(value < cell.threshold for value in spoiled.values()) / len(spoiled)
+    lost = sum(value < cell.threshold for value in human.values()) / len(human)
+    assert (cell.spoiled, cell.human) == (len(spoiled), len(human)) and cell.recall == pytest.approx(recall, abs=1e-4)
+    assert recall > 0 and cell.precision == pytest.approx(recall / (recall + lost), abs=1e-4)
+    by_hand = auc(np.array(list(human.values())), np.array(list(spoiled.values())))
+    assert cell.auc == pytest.approx(by_hand, abs=1e-4) and cell.low is not None and cell.high is not None
+    assert cell.low <= cell.auc <= cell.high
+
+
 @pytest.mark.parametrize("keep", [0.8, 0.99, 1.0])
 def test_another_share_is_kept_as_well(squad: Path, keep: float) -> None:
     kept = calibrate(squad, scorers=FEW, keep=keep, resamples=100, forms=("passage",)).file.kept
