@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from synth.calibration.columns import Columns, Extra, make_columns
 from synth.calibration.combine import combine, combined_column
 from synth.calibration.corruptions import CORRUPTIONS, Corruption
 from synth.calibration.humans import Humans, load_humans
+from synth.calibration.result import Calibration
 from synth.calibration.roc import Auc, auc, clustered_auc
 from synth.calibration.samples import FORMS, HUMAN, Form, Samples, make_samples
 from synth.calibration.scorers import BUILT_IN
@@ -40,37 +41,6 @@ _FOLDS = 5
 # An AUC this near to a half says nothing either way, however narrow its interval is.
 TOLERANCE = 0.02
 """How far below 0.5 an AUC has to be, its whole interval being below, for a score to be refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """What a calibration found.
-
-    `file` is what is written; `columns` are the scores behind it, for plots and further analysis; `skipped` counts
-    the pairs that each corruption could not spoil; `checked` says whether there were documents left to check with.
-    """
-
-    file: RulesFile
-    columns: Columns
-    check_rows: "Mask"
-    skipped: Mapping[str, int]
-    best_single: str
-    best_single_auc: float
-    combined_auc: float | None
-
-    def cells(self, corruption: str, form: str) -> list[Cell]:
-        """Return the table's cells of a corruption in a form, the best score first."""
-        found = [c for c in self.file.table if c.corruption == corruption and c.form == form]
-        return sorted(found, key=lambda cell: (-cell.auc, cell.score))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the rules file's content, with what is shown beside it."""
-        return {
-            **self.file.to_json(),
-            "skipped": dict(self.skipped),
-            "best_single": {"score": self.best_single, "auc": self.best_single_auc},
-            "combined_auc": self.combined_auc,
-        }
 
 
 def find_corruptions(names: Sequence[str]) -> tuple[Corruption, ...]:

@@ -14,7 +14,7 @@ from synth.filtering.config import FilterConfig
 from synth.filters.model_scorers import model_scorers
 
 if TYPE_CHECKING:
-    from synth.calibrate import Calibration
+    from synth.calibration.result import Calibration
     from synth.calibration.columns import Extra
 
 # The table on the screen has as many scores as fit beside the names of the corruptions; the rules file has all.

@@ -96,8 +96,9 @@ def test_a_scorer_of_the_users_works_in_the_processes_too(tmp_path: Path, monkey
     [
         ("nowhere:Scorer", "cannot be imported"),
         ("brevety", "no scorer is called 'brevety'"),
-        ("json:dumps", "cannot be imported"),
-        ("json:JSONDecodeError", "cannot be imported"),
+        ("json:dumps", "is no scorer"),
+        ("json:JSONDecodeError", "cannot be made without arguments"),
+        ("examples.scorers.plain_english:PlainEnglsh", "did you mean PlainEnglish"),
         ("pathlib:Path", "is no scorer"),
     ],
 )

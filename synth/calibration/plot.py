@@ -13,7 +13,7 @@ from synth.core.jsonl import atomic_writer
 from synth.filters.rules_file import COMBINED
 
 if TYPE_CHECKING:
-    from synth.calibrate import Calibration
+    from synth.calibration.result import Calibration
 
 SUFFIXES = (".png", ".svg")
 # Okabe and Ito's colours, which colour-blind readers tell apart; line styles tell them apart in grey as well.
