@@ -129,7 +129,7 @@ def show_ablation(kept: int, ablations: Sequence[Ablation]) -> None:
         label = ", ".join(one.rules) or one.step
         table.add_row(label, str(one.rejects), str(one.alone), f"{one.kept} (+{one.gained})")
     stdout.print(table)
-    stdout.print(f"kept with all of them: {kept}", markup=False)
+    stdout.print(f"kept with all of them: {kept} (--num-records aside)", markup=False)
 
 
 def show_story(story: Story, console: Console) -> None:

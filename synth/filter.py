@@ -106,6 +106,8 @@ def run_ablate(
 ) -> tuple[int, list[Ablation]]:
     """Decide once more with each step left out; the run stays as it is.
 
+    `num_records` is left aside: where more are accepted than wanted, no rule would seem to matter.
+
     Args:
         run: as in `run_filter`.
         config: as in `run_filter`.
@@ -119,11 +121,12 @@ def run_ablate(
     Raises:
         SynthError: as `run_filter` does.
     """
-    with run.lock(), Filtering.prepare(run, config, heldout) as stage:
+    unbounded = config.model_copy(update={"num_records": None})
+    with run.lock(), Filtering.prepare(run, unbounded, heldout) as stage:
         stage.first_pass(processes, say)
         stage.read_meaning(say)
         columns, _ = stage.found()
-        return ablate(columns, config, stage.plan.rules, stage.ledger.failing, stage.meaning)
+        return ablate(columns, unbounded, stage.plan.rules, stage.ledger.failing, stage.meaning)
 
 
 async def filter_run(
