@@ -262,7 +262,11 @@ def test_a_records_story_is_told(tmp_path: Path) -> None:
     kept = explain(run, stays)
     assert kept.split in {"train", "validation"} and kept.stands_for == (gone,) and kept.line in {1, 6}
     bad = explain(run, records[3].id)
-    assert [one.rule for one in bad.rules if not one.holds] == ["groundedness >= 0.6", "facts >= 1"]
+    assert [one.rule for one in bad.rules if not one.holds] == [
+        "groundedness >= 0.6",
+        "facts >= 1",
+        "coverage >= 1",
+    ]
     json.dumps(bad.to_json())
 
 

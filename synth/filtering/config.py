@@ -60,7 +60,7 @@ class FilterConfig(BaseModel):
     A record without the score passes."""
 
     scorer: tuple[str, ...] = ()
-    """A scorer of yours, as module:name or by the name of an entry point; a rule has to name its score."""
+    """A scorer of yours, as module:name or by the name of an entry point; a rule may name its score."""
 
     scores: Literal["ruled", "all"] = "ruled"
     """Which of the model-free scores are given: those that are "ruled" on, or "all", so that records.jsonl shows what

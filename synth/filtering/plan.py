@@ -75,8 +75,11 @@ class Plan:
         rules = config.rules_in_force(file)
         combined = file.combined if file is not None else None
         wanted = {rule.score for rule in rules} | set(combined.names if combined is not None else ())
-        known = (*scorers_of(config, wanted), *find_scorers(config.scorer), *scorers)
-        used = known if config.scores == "all" else tuple(s for s in known if s.name in wanted)
+        # Whoever names a scorer wants to see its score, with a rule on it or without.
+        users = (*find_scorers(config.scorer), *scorers)
+        built_in = scorers_of(config, wanted)
+        used = (*(s for s in built_in if config.scores == "all" or s.name in wanted), *users)
+        known = (*built_in, *users)
         own = frozenset(scorer.name for scorer in known)
         late = late_scores(config, wanted)
         if combined is not None and late & set(combined.names):
