@@ -157,6 +157,7 @@ async def filter_run(
     """
     with run.lock(), Filtering.prepare(run, config, heldout) as stage:
         with signals_as_usual():
+            stage.warn(say)
             if stage.is_current():
                 return FilterSummary.from_counts(run.stages()["filter"].counts)
             stage.first_pass(processes, say)

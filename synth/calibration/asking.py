@@ -75,4 +75,5 @@ async def ask_model(
             sample = asked[one.place]
             for name, value in one.scores.items():
                 scores[name].update(dict.fromkeys(twins[sample.label, sample.pair], value))
-    return scores
+    # One vote agrees with nobody: such a score says nothing of any record.
+    return {name: values for name, values in scores.items() if any(v is not None for v in values.values())}

@@ -103,6 +103,15 @@ class Filtering:
         }
         return cls(run, config, plan, sets, settings, started, Ledger(), embedder=embedder)
 
+    def warn(self, say: Progress) -> None:
+        """Say what the user should know before anything is decided."""
+        file = self.config.rules_file()
+        if file is not None and file.filter_version != FILTER_VERSION:
+            say(
+                f"{self.config.rules} was made by version {file.filter_version} of the filter, this is {FILTER_VERSION}: "
+                "some scores may have changed, so calibrate again"
+            )
+
     def inputs(self, records: FileDigest) -> dict[str, FileDigest]:
         """Return the digests of what the stage reads, `records` for records.jsonl as it was before any filter."""
         names = ["heldout", *(f"heldout:{number}" for number in range(2, len(self.heldout) + 1))]
