@@ -28,8 +28,20 @@ def parse_record(line: bytes, *, where: str) -> tuple[dict[str, Any], Record]:
     Raises:
         RecordError: it is not what schemas/record.schema.json says.
     """
-    value = parse_line(line, where=where)
-    return value, _record(value, where)
+    value = parse_value(line, where=where)
+    return value, Record.from_json(value)
+
+
+def parse_value(line: bytes, *, where: str) -> dict[str, Any]:
+    """Return a line of records.jsonl as it stands, after checking that `Record.from_json` takes it.
+
+    Raises:
+        RecordError: it is not what schemas/record.schema.json says.
+    """
+    value: dict[str, Any] = parse_line(line, where=where)
+    if not _plainly_valid(value):
+        check(value, "record", where=where)
+    return value
 
 
 def _record(value: Any, where: str) -> Record:  # noqa: ANN401  (any JSON)
@@ -49,11 +61,11 @@ def check_record(record: Record, *, where: str) -> None:
         check(value, "record", where=where)
 
 
-_NAMES = ("kind", "document_id", "passage_id", "generator")
-_KEYS = {*_NAMES, "id", "prompt", "completion", "context", "evidence", "scores", "decision", "provenance"}
+_NAMES = itemgetter("kind", "document_id", "passage_id", "generator")
+_KEYS = 12
 _OPTIONAL = ("more_evidence", "judgements")
-_STRINGS = itemgetter("context", *_NAMES)
 _TEXT = frozenset((str,))
+_TEXTS = [str, str, str, str]
 _SCORE = frozenset((type(None), int, float))
 _ID = re.compile(r"[0-9a-f]{16}").fullmatch
 _ROLES = frozenset(("system", "user", "assistant"))
@@ -67,20 +79,19 @@ def _plainly_valid(value: Any) -> bool:  # noqa: ANN401  (any JSON)
     """
     try:
         evidence, decision, source = value["evidence"], value["decision"], value["provenance"]
-        usage, more = source["usage"], value.get("more_evidence")
+        usage, scores, names = source["usage"], value["scores"], _NAMES(value)
         return (
             # As many keys as the known ones that are there: then there is no other.
-            len(value) == len(_KEYS) + sum(key in value for key in _OPTIONAL)
+            (len(value) == _KEYS or len(value) == _KEYS + _plain_options(value))
             and _ID(value["id"]) is not None
-            and set(map(type, (strings := _STRINGS(value)))) == _TEXT
-            and "" not in strings[1:]
+            and type(value["context"]) is str
+            and list(map(type, names)) == _TEXTS
+            and "" not in names
             and _plain_messages(value["prompt"])
             and _plain_messages(value["completion"])
             and (evidence is None or _plain_quotation(evidence))
-            and (more is None or (type(more) is list and bool(more) and all(map(_plain_quotation, more))))
-            and ("more_evidence" not in value or more is not None)
-            and ("judgements" not in value or _plain_judgements(value["judgements"]))
-            and set(map(type, value["scores"].values())) <= _SCORE
+            and type(scores) is dict
+            and (not scores or set(map(type, scores.values())) <= _SCORE)
             and (
                 decision is None
                 or (len(decision) == 2 and type(decision["keep"]) is bool and _all_strings(decision["reasons"]))
@@ -95,8 +106,18 @@ def _plainly_valid(value: Any) -> bool:  # noqa: ANN401  (any JSON)
         return False
 
 
+def _plain_options(value: Any) -> int:  # noqa: ANN401  (any JSON)
+    """Return how many of the keys that few records have are there; none where one of them may be wrong."""
+    more, judgements = (value.get(key) for key in _OPTIONAL)
+    if "more_evidence" in value and not (type(more) is list and more and all(map(_plain_quotation, more))):
+        return 0
+    if "judgements" in value and not _plain_judgements(judgements):
+        return 0
+    return sum(key in value for key in _OPTIONAL)
+
+
 def _all_strings(value: Any) -> bool:  # noqa: ANN401  (any JSON)
-    return type(value) is list and set(map(type, value)) <= _TEXT
+    return type(value) is list and (not value or set(map(type, value)) <= _TEXT)
 
 
 def _plain_messages(value: Any) -> bool:  # noqa: ANN401  (any JSON)

@@ -311,28 +311,29 @@ class Record:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Build a record from a line of records.jsonl that its schema accepts."""
         evidence, decision, source = data.get("evidence"), data.get("decision"), data["provenance"]
-        usage, more = source["usage"], data.get("more_evidence")
+        usage, more, judgements = source["usage"], data.get("more_evidence"), data.get("judgements")
+        # By position, in the order of the fields: names take a third longer, and this runs for every line.
         return cls(
-            id=data["id"],
-            prompt=tuple([Message(m["role"], m["content"]) for m in data["prompt"]]),
-            completion=tuple([Message(m["role"], m["content"]) for m in data["completion"]]),
-            context=data["context"],
-            document_id=data["document_id"],
-            passage_id=data["passage_id"],
-            generator=data["generator"],
-            kind=data["kind"],
-            evidence=None if evidence is None else Evidence.from_json(evidence),
-            more_evidence=tuple(map(Evidence.from_json, more)) if more else (),
-            scores=dict(data["scores"]),
-            judgements=tuple(map(Judgement.from_json, data.get("judgements", ()))),
-            decision=None if decision is None else Decision(decision["keep"], tuple(decision["reasons"])),
-            provenance=Provenance(
+            data["id"],
+            tuple([Message(m["role"], m["content"]) for m in data["prompt"]]),
+            tuple([Message(m["role"], m["content"]) for m in data["completion"]]),
+            data["context"],
+            data["document_id"],
+            data["passage_id"],
+            data["generator"],
+            data["kind"],
+            None if evidence is None else Evidence(evidence["text"], evidence["start"], evidence["end"]),
+            dict(data["scores"]),
+            None if decision is None else Decision(decision["keep"], tuple(decision["reasons"])),
+            Provenance(
                 source["teacher"],
                 source["prompt_sha256"],
                 tuple(source["call_keys"]),
                 usage["prompt_tokens"],
                 usage["completion_tokens"],
             ),
+            tuple(map(Evidence.from_json, more)) if more else (),
+            tuple(map(Judgement.from_json, judgements)) if judgements else (),
         )
 
 

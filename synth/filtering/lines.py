@@ -8,6 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ import orjson
 
 from synth.core.fingerprint import canonical_json
 from synth.core.heldout import load_heldout
-from synth.core.record_file import parse_record
+from synth.core.record_file import parse_value
 from synth.core.records import Record
 from synth.filtering.config import FilterConfig
 from synth.filtering.ledger import family, step
 from synth.filtering.plan import Plan
-from synth.filtering.portion import Judged, judge_alone
+from synth.filtering.portion import Judged, Verdicts, verdicts
 from synth.filters.leaks import Leak
 from synth.filters.memo import trim_all
 from synth.filters.pair import forget_pairs
@@ -94,15 +95,13 @@ def score_block(plan: Plan, block: tuple[str, Sequence[tuple[int, bytes]]]) -> S
         RecordError: a line is no record; the error names it.
     """
     where, lines = block
-    values, records, digests = [], [], bytearray()
+    values, records = [], []
     for number, line in lines:
-        value, record = parse_record(line, where=f"{where}:{number}")
-        record = plan.undecided(record)
-        value = _value(value, record)
-        digests += hashlib.sha256(canonical_json(value)).digest()
+        value, record = _undecided(parse_value(line, where=f"{where}:{number}"), plan)
         values.append(value)
         records.append(record)
-    scored = _scored(judge_alone(records, plan), values, bytes(digests), plan)
+    digests = _digests(values)
+    scored = _scored(records, values, digests, verdicts(records, plan), plan)
     # What the scorers remember of this block is of no use to the next.
     forget_pairs()
     trim_all()
@@ -111,44 +110,52 @@ def score_block(plan: Plan, block: tuple[str, Sequence[tuple[int, bytes]]]) -> S
 
 def score_records_alone(records: Sequence[Record], plan: Plan) -> tuple[list[Judged], Scored]:
     """Judge records that are in memory, with what the corpus level needs to know of them."""
-    judged = judge_alone(records, plan)
-    values = [one.record.to_json() for one in judged]
-    digests = b"".join(hashlib.sha256(canonical_json(plan.undecided(r).to_json())).digest() for r in records)
-    return judged, _scored(judged, values, digests, plan)
+    undecided = [plan.undecided(record) for record in records]
+    values = [record.to_json() for record in undecided]
+    digests = _digests(values)
+    found = verdicts(undecided, plan)
+    rows = zip(undecided, found.scores, found.reasons, found.quality, found.leaks, found.in_passages, strict=True)
+    judged = [Judged(record.with_scores(scores), *rest) for record, scores, *rest in rows]
+    return judged, _scored(undecided, values, digests, found, plan)
 
 
-def _value(value: dict[str, Any], record: Record) -> dict[str, Any]:
-    """Return the line's own JSON without a decision, its keys in the order of `Record.to_json`."""
+def _undecided(value: dict[str, Any], plan: Plan) -> tuple[dict[str, Any], Record]:
+    """Return a line's JSON as it was before any filter, its keys in the order of `Record.to_json`, and its record."""
     if tuple(value) != _KEYS:  # written by someone else, or with keys that few records have
-        return record.to_json()
-    value["scores"], value["decision"] = dict(record.scores), None
-    return value
+        record = plan.undecided(Record.from_json(value))
+        return record.to_json(), record
+    value["scores"], value["decision"] = plan.others(value["scores"]), None
+    return value, Record.from_json(value)
 
 
-def _scored(judged: Sequence[Judged], values: Sequence[dict[str, Any]], digests: bytes, plan: Plan) -> Scored:
-    lines, only, steps = [], np.empty(len(judged), np.int16), dict[str, int]()
-    first, every, failing, names = Counter[str](), Counter[str](), Counter[str](), set[str]()
-    for place, (one, value) in enumerate(zip(judged, values, strict=True)):
-        value["scores"] = dict(one.record.scores)
-        names.update(value["scores"])
-        only[place] = -1
-        if one.reasons:
-            value["decision"] = {"keep": False, "reasons": list(one.reasons)}
-            heads = {step(reason) for reason in one.reasons}
+def _digests(values: Sequence[dict[str, Any]]) -> bytes:
+    """Return SHA-256 of each record, 32 bytes each."""
+    return b"".join([hashlib.sha256(canonical_json(value)).digest() for value in values])
+
+
+def _scored(
+    records: Sequence[Record], values: Sequence[dict[str, Any]], digests: bytes, found: Verdicts, plan: Plan
+) -> Scored:
+    """Return what is said of the records as one block; `values` are their JSON and take the scores."""
+    only, steps = np.full(len(records), -1, np.int16), dict[str, int]()
+    first, every, failing = Counter[str](), Counter[str](), Counter[str]()
+    for place, (value, scores, reasons) in enumerate(zip(values, found.scores, found.reasons, strict=True)):
+        value["scores"] = scores
+        if reasons:
+            value["decision"] = {"keep": False, "reasons": reasons}
+            heads = {step(reason) for reason in reasons}
             failing.update(heads)
             only[place] = steps.setdefault(heads.pop(), len(steps)) if len(heads) == 1 else -2
-            first[step(one.reasons[0])] += 1
-            every.update(family(reason) for reason in one.reasons)
-        lines.append(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
-    records = [one.record for one in judged]
+            first[step(reasons[0])] += 1
+            every.update(map(family, reasons))
     document, documents = _codes([r.document_id for r in records])
     passage, passages = _codes([r.passage_id for r in records])
     kind, kinds = _codes([r.kind for r in records])
     return Scored(
-        lines=lines,
+        lines=[orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE) for value in values],
         digests=digests,
         ids=np.array([int(r.id, 16) for r in records], np.uint64),
-        quality=np.array([one.quality for one in judged], np.float32),
+        quality=np.array(found.quality, np.float32),
         only=only,
         steps=tuple(steps),
         document=document,
@@ -157,13 +164,13 @@ def _scored(judged: Sequence[Judged], values: Sequence[dict[str, Any]], digests:
         passages=passages,
         kind=kind,
         kinds=kinds,
-        sketches=sketch([r for r, o in zip(records, only, strict=True) if o >= -1], dedup_settings(plan.config)),
+        sketches=sketch([records[place] for place in np.flatnonzero(only >= -1)], dedup_settings(plan.config)),
         first=first,
         every=every,
         failing=failing,
-        leaks={place: one.leaks for place, one in enumerate(judged) if one.leaks},
-        in_passages=frozenset(one.in_passage for one in judged if one.in_passage is not None),
-        scores=frozenset(names),
+        leaks={place: leaks for place, leaks in enumerate(found.leaks) if leaks},
+        in_passages=frozenset(leak for leak in found.in_passages if leak is not None),
+        scores=frozenset(chain.from_iterable(found.scores)),
     )
 
 

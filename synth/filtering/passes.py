@@ -108,7 +108,7 @@ class Filtering:
         file = self.config.rules_file()
         if file is not None and file.filter_version != FILTER_VERSION:
             say(
-                f"{self.config.rules} was made by version {file.filter_version} of the filter, this is {FILTER_VERSION}: "
+                f"{self.config.rules} is of version {file.filter_version} of the filter, this is {FILTER_VERSION}: "
                 "some scores may have changed, so calibrate again"
             )
 

@@ -1,6 +1,6 @@
 """What is needed to judge one record alone: the rules, the scorers and the held-out questions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -96,9 +96,12 @@ class Plan:
 
     def undecided(self, record: Record) -> Record:
         """Return the record as it was before any filter: no decision, none of the filter's own scores."""
-        others = {name: value for name, value in record.scores.items() if name not in self.own}
         judgements = record.judgements if not self.late else ()
-        return replace(record, scores=others, judgements=judgements, decision=None)
+        return replace(record, scores=self.others(record.scores), judgements=judgements, decision=None)
+
+    def others(self, scores: Mapping[str, float | None]) -> dict[str, float | None]:
+        """Return the scores that the filter does not give itself."""
+        return {name: value for name, value in scores.items() if name not in self.own} if scores else {}
 
 
 def scorers_of(config: FilterConfig, wanted: Iterable[str] = ()) -> tuple[Scorer, ...]:

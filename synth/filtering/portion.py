@@ -1,12 +1,13 @@
 """What can be said of one record alone: its scores, the rules that it fails, a leak of a held-out question."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from synth.core.records import Record
 from synth.filtering.plan import Plan
-from synth.filters.base import Rule, failed_reasons, score_records
+from synth.filters.base import Rule, failed_reasons, names_of, score_rows
 from synth.filters.leaks import Leak
+from synth.filters.pair import share_pair
 from synth.filters.rules_file import COMBINED
 
 
@@ -25,23 +26,69 @@ class Judged:
     in_passage: Leak | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What `Judged` says, column by column, with a row for each record: most records need no copy with its scores."""
+
+    scores: list[dict[str, float | None]] = field(default_factory=list)
+    reasons: list[tuple[str, ...]] = field(default_factory=list)
+    quality: list[float] = field(default_factory=list)
+    leaks: list[tuple[Leak, ...]] = field(default_factory=list)
+    in_passages: list[Leak | None] = field(default_factory=list)
+
+
 def judge_alone(records: Sequence[Record], plan: Plan) -> list[Judged]:
     """Score records and hold the rules against them; decisions that they have are forgotten.
 
     Raises:
         ConfigError: a user's scorer did not return one score a record.
     """
-    scored = score_records([plan.undecided(record) for record in records], plan.scorers)
-    if plan.combined is not None and COMBINED not in plan.late:
-        scored = [r.with_scores({COMBINED: plan.combined.value(r.scores)}) for r in scored]
-    scorers = {scorer.name: scorer for scorer in plan.scorers}
-    judged, rules = [], plan.early_rules
-    for record in scored:
-        reasons = failed_reasons(record, rules, scorers)
-        leaks, in_passage = _leaks(record, plan)
-        reasons += [f"contaminated:{leak}" for leak in leaks]
-        judged.append(Judged(record, tuple(reasons), quality(record, plan.rules), leaks, in_passage))
-    return judged
+    undecided = [plan.undecided(record) for record in records]
+    found = verdicts(undecided, plan)
+    rows = zip(undecided, found.scores, found.reasons, found.quality, found.leaks, found.in_passages, strict=True)
+    return [Judged(record.with_scores(scores), *rest) for record, scores, *rest in rows]
+
+
+def verdicts(records: Sequence[Record], plan: Plan) -> Verdicts:
+    """Score records that are undecided and hold the rules against them.
+
+    Raises:
+        ConfigError: a user's scorer did not return one score a record.
+    """
+    found, names = Verdicts(), names_of(plan.scorers)
+    rules, wanted = plan.early_rules, _wanted(plan.rules)
+    scorers = dict(zip(names, plan.scorers, strict=True))
+    for portion, rows in score_rows(records, plan.scorers):
+        scores = _scores(portion, names, rows)
+        if plan.combined is not None and COMBINED not in plan.late:
+            for row in scores:
+                row[COMBINED] = plan.combined.value(row)
+        reasons: list[tuple[str, ...]] = [()] * len(portion)
+        broken = {place for rule in rules for place in rule.broken_by([row.get(rule.score) for row in scores])}
+        for place in broken:
+            scored = portion[place].with_scores(scores[place])
+            share_pair(portion[place], scored)
+            reasons[place] = tuple(failed_reasons(scored, rules, scorers))
+        for place, record in enumerate(portion if plan.index is not None else ()):
+            leaks, in_passage = _leaks(record, plan)
+            reasons[place] += tuple(f"contaminated:{leak}" for leak in leaks)
+            found.leaks.append(leaks)
+            found.in_passages.append(in_passage)
+        found.scores.extend(scores)
+        found.reasons.extend(reasons)
+        found.quality.extend(_qualities(scores, wanted))
+    if plan.index is None:
+        found.leaks.extend([()] * len(records))
+        found.in_passages.extend([None] * len(records))
+    return found
+
+
+def _scores(
+    records: Sequence[Record], names: Sequence[str], rows: Sequence[tuple[float | None, ...]]
+) -> list[dict[str, float | None]]:
+    """Return the scores of each record by name, after those that it has."""
+    given = [dict(zip(names, row, strict=True)) for row in rows]
+    return [{**r.scores, **new} if r.scores else new for r, new in zip(records, given, strict=True)]
 
 
 def _leaks(record: Record, plan: Plan) -> tuple[tuple[Leak, ...], Leak | None]:
@@ -58,6 +105,26 @@ def _leaks(record: Record, plan: Plan) -> tuple[tuple[Leak, ...], Leak | None]:
 
 def quality(record: Record, rules: Sequence[Rule]) -> float:
     """Return the mean of the scores that a rule wants high; 0 where there is none."""
-    wanted = {rule.score for rule in rules if rule.relation.startswith(">")}
-    values = [value for name, value in record.scores.items() if name in wanted and value is not None]
+    return _mean(record.scores, _wanted(rules))
+
+
+def _qualities(scores: Sequence[Mapping[str, float | None]], wanted: frozenset[str]) -> list[float]:
+    # Few rows are the only one of their kind: nearly all scores are 0 or 1.
+    known: dict[tuple[object, ...], float] = {}
+    found = []
+    for row in scores:
+        key = (*row, *row.values())
+        mean = known.get(key)
+        if mean is None:
+            known[key] = mean = _mean(row, wanted)
+        found.append(mean)
+    return found
+
+
+def _wanted(rules: Sequence[Rule]) -> frozenset[str]:
+    return frozenset(rule.score for rule in rules if rule.relation.startswith(">"))
+
+
+def _mean(scores: Mapping[str, float | None], wanted: frozenset[str]) -> float:
+    values = [value for name, value in scores.items() if name in wanted and value is not None]
     return round(sum(values) / len(values), 4) if values else 0.0

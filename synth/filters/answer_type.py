@@ -137,22 +137,45 @@ def _answer_type_faults(record: Record) -> Sequence[str] | None:
     if not pair.is_qa:
         return None
     question = pair.question
-    faults = []
-    if any(map(_ASKS.__getitem__, question.words)):
-        asked = question.line[1:-1]
-        for name, pattern, misfit in _ROWS:
-            if pattern.search(asked):
-                faults = [f"no answer to {name!r}"] if misfit(pair.answer.line[1:-1]) else []
-                break
-    return faults + (_cuts(pair.question, pair.answer, pair.evidence) if pair.evidence else [])
+    name = _asked_for(question)
+    faults = [f"no answer to {name!r}"] if name and _MISFITS[name](pair.answer.line[1:-1]) else []
+    return faults + (_cuts(question, pair.answer, pair.evidence) if pair.evidence else [])
+
+
+def _asked_for(question: Text) -> str:
+    """Return the name of the row that decides what may answer the question, or an empty text."""
+    words = question.words
+    asking = list(filter(_ASKS.__getitem__, words))
+    if not asking:
+        return ""
+    if len(asking) == 1:
+        # With one word to ask, and a plain word after it, only one row can match.
+        word = asking[0]
+        place = words.index(word)
+        if not place and word in _FIRST_WORDS:
+            return _FIRST_WORDS[word]
+        if word in _NEXT_WORDS and place + 1 < len(words) and words[place + 1].isalpha():
+            name = _NEXT_WORDS[word].get(words[place + 1], "")
+            return name if not place or name != "how" else ""
+    asked = question.line[1:-1]
+    return next((name for name, pattern, _ in _ROWS if pattern.search(asked)), "")
 
 
 def _asks(word: str) -> bool:
     """Whether a row may match where this word stands: each of them has one of these."""
-    return any(part in word for part in ("how", "wh"))
+    return "how" in word or "wh" in word
 
 
 _ASKS = Memo(_asks)
+_MISFITS = {name: misfit for name, _, misfit in _ROWS}
+# The rows of a question in which one word asks: by that word where it comes first, or by the word after it.
+_FIRST_WORDS = {"who": "who", "whom": "who", "where": "where", "when": "when", "why": "why"}
+_MANY = {word: f"how {word}" for word in ("many", "much", "often", "long")} | {"frequently": "how often"}
+_FAR = dict.fromkeys("far tall heavy deep wide high fast hot cold old big large thick".split(), "how far")
+_MANNER = dict.fromkeys("do does did can should is are was were must will".split(), "how")
+_YEAR = dict.fromkeys(("year", "century", "decade"), "what year")
+_COLOUR = dict.fromkeys(("color", "colour"), "what colour")
+_NEXT_WORDS = {"how": _MANY | _FAR | _MANNER, "what": {"time": "when"} | _YEAR | _COLOUR, "which": _YEAR | _COLOUR}
 
 
 def _cuts(question: Text, answer: Text, source: Text) -> list[str]:
@@ -167,10 +190,13 @@ def _cuts(question: Text, answer: Text, source: Text) -> list[str]:
     faults = []
     if start and _is_number(source.words[start - 1]) and _touch(source, start) and not _is_number(answer.words[0]):
         faults.append("cut after a number")
-    follows = source.tokens[end] if end < len(source.tokens) and _touch(source, end) else ""
     named = answer.tokens[-1][0].isupper() and answer.words[-1] not in STOPWORDS
-    if named and follows and (follows[0].isupper() or follows[0].isdigit()) and follows.casefold() not in asked:
-        faults.append("cut inside a name")
+    if named and end < len(source.tokens):
+        follows = source.tokens[end]
+        goes_on = (follows[0].isupper() or follows[0].isdigit()) and follows.casefold() not in asked
+        # Last, since it takes the most time.
+        if goes_on and _touch(source, end):
+            faults.append("cut inside a name")
     return faults
 
 

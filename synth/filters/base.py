@@ -1,14 +1,14 @@
 """The seam of every scorer, the rules over their scores, and the reasons that come of both."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
 
 from synth.core.errors import ConfigError, did_you_mean
 from synth.core.records import Record
 from synth.filters.memo import trim_all
-from synth.filters.pair import forget_pairs
+from synth.filters.pair import forget_pairs, pair_of
 
 _RULE = re.compile(r"\s*([A-Za-z_][\w.:-]*)\s*(>=|<=|>|<)\s*([-+]?\d+(?:\.\d+)?)\s*")
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
@@ -53,12 +53,18 @@ class FaultScorer:
 
     def score(self, records: Sequence[Record]) -> list[float | None]:
         """Return 1, 0 or None for each record."""
-        found = [self.find(record) for record in records]
-        return [None if faults is None else float(not faults) for faults in found]
+        scores: list[float | None] = []
+        for record, faults in zip(records, map(self.find, records), strict=True):
+            if faults:
+                # Who asks for a score often asks next what it came of.
+                pair_of(record).faults[self.find] = faults
+            scores.append(None if faults is None else 0.0 if faults else 1.0)
+        return scores
 
     def explain(self, record: Record) -> list[str]:
         """Return the faults that `find` names."""
-        return list(self.find(record) or ())
+        known = pair_of(record).faults.get(self.find)
+        return list(self.find(record) or ()) if known is None else list(known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +106,13 @@ class Rule:
         value = record.scores.get(self.score)
         return value is None or _COMPARE[self.relation](value, self.bound)
 
+    def broken_by(self, values: Sequence[float | None]) -> list[int]:
+        """Return the places of the values that are out of bounds."""
+        holds, bound = _COMPARE[self.relation], self.bound
+        # A column holds few different values.
+        outside = {value for value in set(values) if value is not None and not holds(value, bound)}
+        return [place for place, value in enumerate(values) if value in outside] if outside else []
+
     def __str__(self) -> str:
         return f"{self.score} {self.relation} {self.bound:g}"
 
@@ -125,22 +138,43 @@ def score_records(records: Sequence[Record], scorers: Sequence[Scorer]) -> list[
     Raises:
         ConfigError: two scorers share a name, or one returns another number of scores than records.
     """
-    names = [scorer.name for scorer in scorers]
+    names = names_of(scorers)
+    scored: list[Record] = []
+    for portion, rows in score_rows(records, scorers):
+        scored += [
+            record.with_scores(dict(zip(names, row, strict=True))) for record, row in zip(portion, rows, strict=True)
+        ]
+    return scored
+
+
+def names_of(scorers: Sequence[Scorer]) -> tuple[str, ...]:
+    """Return the names of scorers, no two of them equal.
+
+    Raises:
+        ConfigError: two scorers share a name.
+    """
+    names = tuple(scorer.name for scorer in scorers)
     if len(set(names)) < len(names):
         raise ConfigError(f"two scorers share a name: {', '.join(sorted(names))}", fix="rename one")
-    if not scorers:
-        return list(records)
-    scored: list[Record] = []
+    return names
+
+
+def score_rows(
+    records: Sequence[Record], scorers: Sequence[Scorer]
+) -> Iterator[tuple[Sequence[Record], list[tuple[float | None, ...]]]]:
+    """Yield the records in portions, each with a row of scores a record, rounded to four digits.
+
+    What the scorers read of a portion is at hand until the next one is asked for.
+
+    Raises:
+        ConfigError: a scorer returns another number of scores than records.
+    """
     for start in range(0, len(records), _PORTION):
         portion = records[start : start + _PORTION]
         columns = [_column(scorer, portion) for scorer in scorers]
-        scored += [
-            record.with_scores(dict(zip(names, row, strict=True)))
-            for record, row in zip(portion, zip(*columns, strict=True), strict=True)
-        ]
+        yield portion, list(zip(*columns, strict=True)) if columns else [()] * len(portion)
         forget_pairs()
         trim_all()
-    return scored
 
 
 def _column(scorer: Scorer, records: Sequence[Record]) -> list[float | None]:
@@ -150,6 +184,8 @@ def _column(scorer: Scorer, records: Sequence[Record]) -> list[float | None]:
             f"the scorer {scorer.name!r} gave {len(values)} scores for {len(records)} records",
             fix="return one score (or None) for each record, in order",
         )
+    if isinstance(scorer, FaultScorer):
+        return values  # 0, 1 and None, which nothing rounds
     return [None if value is None else round(float(value), 4) for value in values]
 
 

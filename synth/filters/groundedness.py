@@ -173,7 +173,9 @@ def _fact_faults(record: Record) -> Sequence[str] | None:
                 # "What are two examples of …?" counts what is wanted and states nothing.
                 unknown -= _COUNTING.difference(_DIGITS.findall(text.raw))
             faults += [f"number {n} of the {role}" for n in sorted(unknown)]
-        if text.names and (new := text.names - shown.word_set - title.word_set):
+        # What is known of all words that may be names need not be told apart.
+        unseen = text.marked - shown.word_set
+        if unseen and (unseen := unseen - title.word_set) and (new := unseen & text.names):
             known = _VOCABULARY[shown.raw] | title.word_set
             faults += [f"name {n} of the {role}" for n in sorted(new) if n not in _UNITS and not _is_known(n, known)]
     if not (reasoned or _UNIT_WORDS.isdisjoint(pair.answer.word_set)) and (units := measures(pair.answered)):
@@ -213,12 +215,13 @@ def _measures_of(text: str) -> frozenset[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     if _UNIT_WORDS.isdisjoint(seen.word_set):
         return frozenset()
-    for left, right in zip(seen.words, seen.words[1:], strict=False):
-        if left not in _UNITS and right not in _UNITS:
+    words = seen.words
+    for place, unit in enumerate(words):
+        if unit not in _UNITS:
             continue
-        for number, unit in ((left, right), (right, left)):
-            if unit in _UNITS and (values := numbers(number)) and (unit is right or not unit.isalpha()):
-                found |= {(value, _UNITS[unit]) for value in values}
+        # A sign may stand before its number.
+        beside = words[max(place - 1, 0) : place] if unit.isalpha() else words[max(place - 1, 0) : place + 2]
+        found.update((value, _UNITS[unit]) for number in beside for value in numbers(number))
     return frozenset(found)
 
 

@@ -1,5 +1,7 @@
 """What the scorers read of a record, made once for all of them."""
 
+from collections.abc import Sequence
+
 from synth.core.records import Record
 from synth.filters.words import Text, read
 
@@ -19,6 +21,7 @@ class Pair:
         "asked",
         "context",
         "evidence",
+        "faults",
         "is_qa",
         "kind",
         "laid",
@@ -37,6 +40,8 @@ class Pair:
         self.shows_context = len(record.context) <= len(asked) and record.shows_context
         self.laid: object = None
         """What alignment.py makes of the pair; kept here since two scorers ask for it."""
+        self.faults: dict[object, Sequence[str]] = {}
+        """What was found wrong with the pair, by what found it."""
 
 
 _PAIRS: dict[int, Pair] = {}
@@ -51,6 +56,13 @@ def pair_of(record: Record) -> Pair:
             _PAIRS.clear()
         _PAIRS[id(record)] = pair = Pair(record)
     return pair
+
+
+def share_pair(record: Record, scored: Record) -> None:
+    """Let `scored`, which differs from `record` in its scores alone, have what was read of `record`."""
+    pair = pair_of(record)
+    pair.record = scored
+    _PAIRS[id(scored)] = pair
 
 
 def forget_pairs() -> None:

@@ -11,7 +11,7 @@ ten times faster than a regular expression over the whole text.
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from itertools import chain, compress
 
 from synth.filters.memo import Memo
 
@@ -193,12 +193,13 @@ class Text:
     `tokens` are as written, `words` folded to lower case, `stems` crudely lemmatised; the three and
     `spans` (offsets in the text, characters folded one to one) run in step. `content` holds the stems of the
     content words, in order; `plain` the words without articles; `numbers` and `names` what the functions of
-    those names return. Never change a part: all who read the same text share it.
+    those names return; `marked` the words of which some may be names. Never change a part: all who read the same text share it.
     """
 
     __slots__ = (
         "content",
         "line",
+        "marked",
         "names",
         "numbers",
         "pieces",
@@ -228,6 +229,7 @@ class Text:
     squeezed: str
     numbers: frozenset[str]
     names: frozenset[str]
+    marked: frozenset[str]
 
     def __init__(self, raw: str) -> None:
         self.raw = raw
@@ -293,6 +295,7 @@ _PARTS: dict[str, Callable[[Text], object]] = {
     "squeezed": lambda text: " ".join(text.pieces if text.raw.isascii() else fold(text.raw).split()),
     "numbers": lambda text: _all_numbers(text.pieces),
     "names": lambda text: _names_of(text),
+    "marked": lambda text: _marked_words(text.pieces),
 }
 
 _TEXTS = Memo(Text, room=1 << 20)
@@ -367,6 +370,12 @@ def names(text: str) -> frozenset[str]:
     A text in title case or in capitals has no names that could be told from its other words.
     """
     return read(text).names
+
+
+def _marked_words(pieces: Sequence[str]) -> frozenset[str]:
+    """Return the words of the pieces that hold a capital or a digit, stop words apart: all names are among them."""
+    marked = compress(pieces, map(_MAY_NAME.__getitem__, pieces))
+    return frozenset(chain.from_iterable(map(_WORDS.__getitem__, marked))) - STOPWORDS
 
 
 def _names_of(text: Text) -> frozenset[str]:
