@@ -95,7 +95,7 @@ def test_kept_records_become_a_dataset_and_rejected_ones_keep_their_reasons(tmp_
     assert decisions[records[0].id] == Decision(True, ())
     assert [decisions[r.id] for r in records[20:]] == [
         Decision(False, ("negation:lost",)),
-        Decision(False, ("groundedness:0.5, not >= 0.6", "facts:number 60 of the answer")),
+        Decision(False, ("groundedness:0.5, not >= 0.6", "facts:number 60 of the answer", "coverage:0, not >= 1")),
         Decision(False, ("form:empty_answer", "answer_type:no answer to 'how much'")),
     ]
     train, validation = rows(run.train_path), rows(run.validation_path)
