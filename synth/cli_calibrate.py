@@ -14,8 +14,8 @@ from synth.filtering.config import FilterConfig
 from synth.filters.model_scorers import model_scorers
 
 if TYPE_CHECKING:
-    from synth.calibration.result import Calibration
     from synth.calibration.columns import Extra
+    from synth.calibration.result import Calibration
 
 # The table on the screen has as many scores as fit beside the names of the corruptions; the rules file has all.
 _NAMES_WIDTH, _SCORE_WIDTH = 35, 15
