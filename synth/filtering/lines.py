@@ -162,7 +162,7 @@ def _scored(judged: Sequence[Judged], values: Sequence[dict[str, Any]], digests:
         every=every,
         failing=failing,
         leaks={place: one.leaks for place, one in enumerate(judged) if one.leaks},
-        in_passages=frozenset(one.in_passage for one in judged if one.in_passage is not None),
+        in_passages=frozenset(leak for one in judged for leak in one.in_passage),
         scores=frozenset(names),
     )
 
