@@ -9,9 +9,11 @@ each alone (in several processes), the second writes what the corpus level has d
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from typing import Any
+import contextlib
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
+from synth.core.errors import RunError
 from synth.core.heldout import HeldoutSet
 from synth.core.records import Decision, Record
 from synth.core.runs import Run
@@ -21,10 +23,14 @@ from synth.filtering.config import FilterConfig
 from synth.filtering.corpus import settle
 from synth.filtering.ledger import FilterSummary
 from synth.filtering.lines import score_records_alone
+from synth.filtering.meaning import read_meaning, reason
 from synth.filtering.passes import Filtering, Heldout, Progress
 from synth.filtering.plan import Plan, check_rules
 from synth.filtering.table import TableBuilder
 from synth.filters.base import Scorer
+from synth.filters.embedding import load_embedder
+
+T = TypeVar("T")
 
 
 def decide(
@@ -34,7 +40,9 @@ def decide(
     *,
     scorers: Sequence[Scorer] = (),
 ) -> list[Record]:
-    """Return the records, in order, with their scores and a decision; the order decides nothing. No model is asked.
+    """Return the records, in order, with their scores and a decision; the order decides nothing.
+
+    No model is asked but the embedder, where one is named.
 
     Args:
         records: from records.jsonl; decisions they have are forgotten.
@@ -53,10 +61,20 @@ def decide(
     judged, scored = score_records_alone(records, plan)
     builder = TableBuilder()
     builder.add(scored)
-    late = settle(builder.finish(), config)
+    columns = builder.finish()
+    more: dict[int, str] = {}
+    meaning = None
+    if config.embedder is not None:
+        told = [(row, one.record) for row, one in enumerate(judged) if columns.sketch[row] >= 0]
+        meaning, leaks = read_meaning(told, load_embedder(config.embedder), config.duplicates_on, plan.index)
+        for row, leak in leaks.items():
+            if (leak.file, leak.item_id) not in {(known.file, known.item_id) for known in judged[row].leaks}:
+                more[row] = reason(leak)
+                columns.only[row] = -2
+    more.update(settle(columns, config, meaning))
     found = []
     for row, one in enumerate(judged):
-        reasons = (*one.reasons, *((late[row],) if row in late else ()))
+        reasons = (*one.reasons, *((more[row],) if row in more else ()))
         found.append(one.record.decided(Decision(not reasons, reasons)))
     return found
 
@@ -84,16 +102,10 @@ def run_filter(
         ConfigError: a rule is wrong.
         RecordError: a line of records.jsonl or of a held-out file is wrong; the error names it.
         RunError: the run is locked, there is nothing to filter, or no record was kept; then the decisions
-            stand in records.jsonl and there is no dataset.
+            stand in records.jsonl and there is no dataset; or a model is named inside an event loop.
+        Interrupted: Ctrl-C while a model was asked.
     """
-    if config.judge is None and config.student is None:
-        return _without_waiting(filter_run(run, config, heldout, processes=processes, say=say))
-
-    async def until_stopped() -> FilterSummary:
-        with stop_on_signals(say) as stop:
-            return await filter_run(run, config, heldout, processes=processes, say=say, stop=stop)
-
-    return asyncio.run(until_stopped())
+    return _run(config, lambda stop: filter_run(run, config, heldout, processes=processes, say=say, stop=stop), say)
 
 
 def run_ablate(
@@ -106,7 +118,9 @@ def run_ablate(
 ) -> tuple[int, list[Ablation]]:
     """Decide once more with each step left out; the run stays as it is.
 
-    `num_records` is left aside: where more are accepted than wanted, no rule would seem to matter.
+    `num_records` is left aside: where more are accepted than wanted, no rule would seem to matter. Models are asked as
+    `run_filter` asks them, about the records that all else accepts; what they would say of one that only the step left
+    out rejects, nobody knows, and it counts as kept.
 
     Args:
         run: as in `run_filter`.
@@ -122,11 +136,17 @@ def run_ablate(
         SynthError: as `run_filter` does.
     """
     unbounded = config.model_copy(update={"num_records": None})
-    with run.lock(), Filtering.prepare(run, unbounded, heldout) as stage:
-        stage.first_pass(processes, say)
-        stage.read_meaning(say)
-        columns, _ = stage.found()
-        return ablate(columns, unbounded, stage.plan.rules, stage.ledger.failing, stage.meaning)
+
+    async def ablated(stop: asyncio.Event | None) -> tuple[int, list[Ablation]]:
+        with run.lock(), Filtering.prepare(run, unbounded, heldout) as stage:
+            with _ending_at_once(stop):
+                stage.first_pass(processes, say)
+                stage.read_meaning(say)
+            await stage.ask(stop or asyncio.Event(), say)
+            columns, _ = stage.found()
+            return ablate(columns, unbounded, stage.plan.rules, stage.ledger.failing, stage.meaning)
+
+    return _run(config, ablated, say)
 
 
 async def filter_run(
@@ -156,23 +176,50 @@ async def filter_run(
         Interrupted: `stop` was set.
     """
     with run.lock(), Filtering.prepare(run, config, heldout) as stage:
-        with signals_as_usual():
+        with _ending_at_once(stop):
             stage.warn(say)
             if stage.is_current():
                 return FilterSummary.from_counts(run.stages()["filter"].counts)
             stage.first_pass(processes, say)
             stage.read_meaning(say)
         await stage.ask(stop or asyncio.Event(), say)
-        with signals_as_usual():
+        with _ending_at_once(stop):
             return stage.second_pass()
 
 
-def _without_waiting(work: Coroutine[Any, Any, FilterSummary]) -> FilterSummary:
+def _ending_at_once(stop: asyncio.Event | None) -> contextlib.AbstractContextManager[None]:
+    """Let signals end the process where they would only set `stop`; a caller without one has its own way with them."""
+    return contextlib.nullcontext() if stop is None else signals_as_usual()
+
+
+def _run(config: FilterConfig, work: Callable[[asyncio.Event | None], Coroutine[Any, Any, T]], say: Progress) -> T:
+    """Do the work of a stage, in an event loop of its own where a model is waited for.
+
+    Raises:
+        RunError: that is so, and an event loop runs already.
+    """
+    if config.judge is None and config.student is None:
+        return _without_waiting(work(None))
+    with contextlib.suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise RunError(
+            "an event loop runs here already, and models are waited for in one of its own",
+            fix="use `await filter_run(...)`, or call it in a thread",
+        )
+
+    async def until_stopped() -> T:
+        with stop_on_signals(say) as stop:
+            return await work(stop)
+
+    return asyncio.run(until_stopped())
+
+
+def _without_waiting(work: Coroutine[Any, Any, T]) -> T:
     """Return what a coroutine gives that has nothing to wait for; it needs no event loop, nor minds one."""
     try:
         work.send(None)
     except StopIteration as done:
-        found: FilterSummary = done.value
+        found: T = done.value
         return found
     finally:
         work.close()

@@ -342,7 +342,7 @@ def _records(parts: Sequence[_Part], places: _Places) -> Iterator[dict[str, Any]
     plan, ids = Plan.of(FilterConfig()), DistinctIds()
 
     def made(part: _Part) -> Iterator[Record]:
-        return as_made(plan.undecided(record) for record in read_records(part.run.records_path))
+        return as_made(plan.as_made(record) for record in read_records(part.run.records_path))
 
     streams = [places.in_order(made(part), lambda record: record.passage_id, part.shard.index) for part in parts]
     for _, record in heapq.merge(*streams, key=lambda pair: pair[0]):

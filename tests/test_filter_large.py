@@ -115,7 +115,7 @@ def test_a_process_that_dies_is_an_error_and_changes_nothing(tmp_path: Path, mon
     run = a_run(tmp_path, many(20))
     before = run.records_path.read_bytes()
     with pytest.raises(RunError, match=r"ended by itself \(exit code 7\)"):
-        run_filter(run, FilterConfig(scorer=("deadly:Deadly",)), processes=2)
+        run_filter(run, FilterConfig(scorer=("deadly:Deadly",), rule=("deadly >= 1",)), processes=2)
     assert run.records_path.read_bytes() == before and "filter" not in run.stages()
 
 
@@ -212,9 +212,11 @@ def test_a_full_disk_leaves_the_records_as_they_were(tmp_path: Path) -> None:
 def test_text_that_looks_like_a_decision_is_let_be(tmp_path: Path) -> None:
     trap = sound(1).with_scores({"decision": None})
     hostile = Record.from_json({**trap.to_json(), "context": trap.context + ' ,"decision":null, {"decision":null}'})
-    run = a_run(tmp_path, [hostile, sound(2), *flawed()])
+    bad = [one.with_scores({"decision": None}) for one in flawed()]
+    run = a_run(tmp_path, [hostile, sound(2), *bad])
     run_filter(run, FilterConfig())
     written = list(read_records(run.records_path))
+    assert all(r.scores["decision"] is None and r.decision and not r.decision.keep for r in written[2:])
     assert written[0].context == hostile.context and written[0].scores["decision"] is None
     assert written[0].decision is not None and written[0].decision.keep
 
@@ -262,11 +264,7 @@ def test_a_records_story_is_told(tmp_path: Path) -> None:
     kept = explain(run, stays)
     assert kept.split in {"train", "validation"} and kept.stands_for == (gone,) and kept.line in {1, 6}
     bad = explain(run, records[3].id)
-    assert [one.rule for one in bad.rules if not one.holds] == [
-        "groundedness >= 0.6",
-        "facts >= 1",
-        "coverage >= 1",
-    ]
+    assert [one.rule for one in bad.rules if not one.holds] == ["groundedness >= 0.6", "facts >= 1", "coverage >= 1"]
     json.dumps(bad.to_json())
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from synth.calibration.columns import Extra
 from synth.calibration.samples import Sample, Samples
+from synth.core.errors import InferenceError
 from synth.filtering.judging import JudgingTally, judge_records
 from synth.filters.model_base import ModelScorer
 from synth.filters.selection import shuffled_key
@@ -59,8 +60,11 @@ async def ask_model(
         twins.setdefault((sample.label, sample.pair), []).append(sample.record.id)
     source = await find_model(spec, role="teacher")
     scores: dict[str, dict[str, float | None]] = {name: {} for scorer in scorers for name in scorer.scores}
+    counts = JudgingTally()
 
     def progress(tally: JudgingTally) -> None:
+        nonlocal counts
+        counts = tally
         if tally.records % 100 == 0 or tally.records == len(asked):
             failed = f", {tally.failures.total()} replies of no use" if tally.failures else ""
             say(f"{tally.records} of {len(asked)} records before {source.name}{failed}")
@@ -75,5 +79,12 @@ async def ask_model(
             sample = asked[one.place]
             for name, value in one.scores.items():
                 scores[name].update(dict.fromkeys(twins[sample.label, sample.pair], value))
+    if counts.failed or counts.left:
+        # Measured without them, the model would look other than it is, and other again the next time.
+        raise InferenceError(
+            f"{counts.failed + counts.left} calls about records got no answer; nothing was measured",
+            where=source.name,
+            fix="run the same command again: answered calls come from the journal",
+        )
     # One vote agrees with nobody: such a score says nothing of any record.
     return {name: values for name, values in scores.items() if any(v is not None for v in values.values())}

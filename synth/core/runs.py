@@ -276,6 +276,12 @@ class Run:
                 where=str(self.path),
                 fix="wait for it, or name another run",
             ) from error
+        except OSError as error:
+            raise RunError(
+                f"the run cannot be locked for writing ({error.strerror or error})",
+                where=str(self.path),
+                fix="mend the permissions, or copy the run to where you may write",
+            ) from error
         try:
             # A file of its own: whoever tries the lock truncates the lock's file.
             with contextlib.suppress(OSError):  # it only serves the message above

@@ -28,10 +28,15 @@ def signals_as_usual() -> Iterator[None]:
 def stop_on_signals(say: Callable[[str], None]) -> Iterator[asyncio.Event]:
     """Give an event that the first Ctrl-C or SIGTERM sets; the second drops what is in flight.
 
+    Outside the main thread, which alone gets signals, nothing sets it.
+
     Raises:
         Interrupted: after the second.
     """
     stop = asyncio.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
     dropped = False
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()

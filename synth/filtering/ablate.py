@@ -8,6 +8,7 @@ import numpy as np
 
 from synth.filtering.config import FilterConfig
 from synth.filtering.corpus import settle
+from synth.filtering.ledger import LATE_STEPS
 from synth.filtering.meaning import Meaning
 from synth.filtering.table import Columns
 from synth.filters.base import Rule
@@ -54,7 +55,7 @@ def ablate(
         return passing - len(reasons), Counter(reason.partition(":")[0] for reason in reasons.values())
 
     everything, late = kept(None)
-    names = dict.fromkeys([*(rule.score for rule in rules), "contaminated", "duplicate", "surplus"])
+    names = dict.fromkeys([*(rule.score for rule in rules), *sorted(set(failing) - {*LATE_STEPS}), *LATE_STEPS])
     found = []
     for name in names:
         rejects = failing[name] + late[name]

@@ -14,6 +14,7 @@ from synth.filtering.late import Late
 from synth.filtering.lines import UNDECIDED
 from synth.filters.selection import validation_documents
 
+_KEY = b'"decision":'
 _KEPT = b'"decision":{"keep":true,"reasons":[]}'
 
 Mask = Callable[[Sequence[Message]], Sequence[Message]]
@@ -32,8 +33,8 @@ def decided(line: bytes, reasons: Sequence[str], late: Late | None = None) -> by
         line = _with_late(line, late)
     # In JSON a quotation mark inside a text is escaped, so this finds a key; a score may be called "decision" too,
     # and scores stand before the decision.
-    place = line.rfind(UNDECIDED)
-    if place >= 0:
+    place = line.rfind(_KEY)
+    if line.startswith(UNDECIDED, place):
         decision = b'"decision":' + orjson.dumps({"keep": False, "reasons": reasons}) if reasons else _KEPT
         return line[:place] + decision + line[place + len(UNDECIDED) :]
     if reasons:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from synth.core.errors import RunError
 from synth.core.jsonl import parse_line, read_blocks
 from synth.core.record_file import parse_record
@@ -104,7 +106,8 @@ def explain(run: Run, record_id: str) -> Story:
 def _find(run: Run, prefix: str) -> tuple[int, Record]:
     found = [
         (number, record)
-        for number, record in _lines_with(run.records_path, f'"id":"{prefix}'.encode())
+        # Not the key before it: a file that was written by another hand has spaces there.
+        for number, record in _lines_with(run.records_path, f'"{prefix}'.encode())
         if record.id.startswith(prefix)
     ]
     if not found:
@@ -134,7 +137,7 @@ def _lines_with(path: Path, text: bytes) -> Iterator[tuple[int, Record]]:
 def _passage(run: Run, passage_id: str) -> Passage | None:
     if not run.passages_path.exists():
         return None
-    text = f'"id":"{passage_id}"'.encode()
+    text = b'"id":' + orjson.dumps(passage_id)
     for block in read_blocks(run.passages_path, _BLOCK_BYTES):
         for number, line in block:
             if text in line:

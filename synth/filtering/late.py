@@ -33,17 +33,19 @@ def late_scores(config: FilterConfig, wanted: Iterable[str]) -> frozenset[str]:
     Raises:
         ConfigError: a model is named, and no rule wants what it would say.
     """
-    asked = set[str]()
-    if config.judge is not None:
-        asked |= MODEL_SCORES if config.student is None else MODEL_SCORES - STUDENT_SCORES
-    if config.student is not None:
-        asked |= STUDENT_SCORES | VIEW_SCORES
-    found = asked & set(wanted)
-    for name, spec in (("judge", config.judge), ("student", config.student)):
-        if spec is not None and not found:
+    named, found = set(wanted), set[str]()
+    by_judge = MODEL_SCORES if config.student is None else MODEL_SCORES - STUDENT_SCORES
+    for name, spec, gives, example in (
+        ("judge", config.judge, by_judge, "round_trip >= 0.5"),
+        ("student", config.student, STUDENT_SCORES | VIEW_SCORES, "ifd <= 0.9"),
+    ):
+        if spec is None:
+            continue
+        if not gives & named:
             raise ConfigError(
                 "no rule names a score that a model gives",
                 where=f"--{name}",
-                fix=f'add one, such as --rule "round_trip >= 0.5"; models give {", ".join(sorted(asked))}',
+                fix=f'add one, such as --rule "{example}"; this model gives {", ".join(sorted(gives))}',
             )
+        found |= gives & named
     return frozenset(found)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -140,10 +140,10 @@ class Ledger:
         self.first[step(reasons[0])] += 1
         self.add_to_rejected(reasons)
 
-    def add_to_rejected(self, reasons: Sequence[str]) -> None:
-        """Count more reasons against a record that is counted as rejected already."""
+    def add_to_rejected(self, reasons: Sequence[str], known: Collection[str] = ()) -> None:
+        """Count more reasons against a record that is counted as rejected already, also under the steps `known`."""
         self.every.update(map(family, reasons))
-        self.failing.update({step(reason) for reason in reasons})
+        self.failing.update({step(reason) for reason in reasons}.difference(known))
 
     def take(self, counted: "Counted") -> None:
         """Add what another process has counted of rejected records."""

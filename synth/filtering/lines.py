@@ -169,7 +169,7 @@ def _scored(
         every=every,
         failing=failing,
         leaks={place: leaks for place, leaks in enumerate(found.leaks) if leaks},
-        in_passages=frozenset(leak for leak in found.in_passages if leak is not None),
+        in_passages=frozenset(chain.from_iterable(found.in_passages)),
         scores=frozenset(chain.from_iterable(found.scores)),
     )
 

@@ -54,6 +54,11 @@ def read_meaning(
     return Meaning(vectors), leaks
 
 
+def reason(leak: Leak) -> str:
+    """Return why a record that rewords a held-out question is rejected."""
+    return f"contaminated:{leak} ({leak.how}, {leak.detail})"
+
+
 def _portions(records: Iterable[tuple[int, Record]]) -> Iterator[list[tuple[int, Record]]]:
     unread = iter(records)
     while portion := list(islice(unread, _PORTION)):

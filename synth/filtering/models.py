@@ -118,7 +118,13 @@ async def _ask(
     say: Callable[[str], None],
     seed: int,
 ) -> JudgingTally:
-    source = await find_model(spec, role=role)
+    try:
+        source = await find_model(spec, role=role)
+    except ConfigError as error:
+        flag = "--judge" if role == "teacher" else "--student"
+        raise ConfigError(
+            error.what, where=flag if error.where == f"--{role}" else error.where, fix=error.fix
+        ) from error
     opening = open_endpoint(source, log_path=run.log_path("judge"), on_progress=say)
     counts = JudgingTally()
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import orjson
 
-from synth.core.errors import RunError
+from synth.core.errors import RunError, did_you_mean
 from synth.core.heldout import HeldoutSet, load_heldout
 from synth.core.jsonl import FileDigest, digest_file, read_blocks, write_json
 from synth.core.records import Record
@@ -26,7 +26,7 @@ from synth.filtering.dataset import decided, write_all, write_records
 from synth.filtering.late import Late
 from synth.filtering.ledger import FilterSummary, Ledger, step
 from synth.filtering.lines import Scored, Task, prepare, score_block
-from synth.filtering.meaning import Meaning, read_meaning
+from synth.filtering.meaning import Meaning, read_meaning, reason
 from synth.filtering.models import ask_models, models_settings
 from synth.filtering.plan import Plan, check_rules
 from synth.filtering.portion import quality
@@ -36,9 +36,11 @@ from synth.filtering.table import Columns, TableBuilder
 from synth.filtering.workers import Workers
 from synth.filters.base import failed_reasons
 from synth.filters.embedding import Embedder, load_embedder
+from synth.filters.find import scorer_digests
 from synth.filters.leaks import Leak, LeakReport
-from synth.filters.pii import mask_messages
+from synth.filters.pii import mask_messages, pii_scorer
 from synth.filters.rules_file import COMBINED
+from synth.inference.address import Address
 
 # A block is what one process scores at a time.
 _BLOCK_BYTES = 1 << 20
@@ -90,9 +92,16 @@ class Filtering:
         started = time.monotonic()
         run.stage("generate", made_by=f"synth generate DOCS --run {run.path}")
         paths = [] if heldout is None else [heldout] if isinstance(heldout, Path) else heldout
-        sets = tuple(load_heldout(path) for path in paths)
+        # One file named twice is one file: its items count once.
+        once: dict[Path, Path] = {}
+        for path in paths:
+            once.setdefault(path.resolve(), path)
+        sets = tuple(load_heldout(path) for path in once.values())
         plan = Plan.of(config, sets)
         embedder = None if config.embedder is None else load_embedder(config.embedder)
+        if config.pii == "mask":
+            # What it needs and is not there should show now, and not when the dataset is written.
+            pii_scorer()
         settings = {
             "filter_version": FILTER_VERSION,
             **config.model_dump(mode="json"),
@@ -100,6 +109,8 @@ class Filtering:
             "combined": None if plan.combined is None else asdict(plan.combined),
             "models": models_settings(config, plan.late - {COMBINED}) if plan.late else None,
             "embedder": None if embedder is None else embedder.name,
+            # A URL may hold a password.
+            **{name: _shown(spec) for name, spec in (("judge", config.judge), ("student", config.student))},
         }
         return cls(run, config, plan, sets, settings, started, Ledger(), embedder=embedder)
 
@@ -118,6 +129,8 @@ class Filtering:
         return {
             "records.jsonl": records,
             **{name: one.digest for name, one in zip(names, self.heldout, strict=False)},
+            # A scorer of the user's is edited between two runs; the same name is not the same scorer then.
+            **{f"scorer:{spec}": FileDigest(digest, 0) for spec, digest in scorer_digests(self.config.scorer).items()},
         }
 
     def is_current(self) -> bool:
@@ -153,11 +166,13 @@ class Filtering:
             )
         check_rules(self.plan, names)
         self.digest, self.columns = FileDigest(digest.hexdigest(), rows), builder.finish()
+        for kind in sorted(set(self.config.bounds().max_per_kind or ()) - set(self.columns.kinds)):
+            say(f"--max-per-kind: no record is of the kind {kind!r}; {did_you_mean(kind, self.columns.kinds)}")
 
     def _scored(self, processes: int | None) -> Iterator[Scored]:
         path = self.run.records_path
         blocks = ((str(path), block) for block in read_blocks(path, _BLOCK_BYTES))
-        count = processes or _processes_for(path)
+        count = _processes_for(path, processes)
         if count == 1:
             yield from (score_block(self.plan, block) for block in blocks)
             return
@@ -176,9 +191,9 @@ class Filtering:
         self.meaning, leaks = read_meaning(records, self.embedder, self.config.duplicates_on, self.plan.index)
         for row, leak in leaks.items():
             known = self.leaks.setdefault(row, [])
-            if leak.item_id not in {other.item_id for other in known}:
+            if (leak.file, leak.item_id) not in {(other.file, other.item_id) for other in known}:
                 known.append(leak)
-                self._reject(row, [f"contaminated:{leak} ({leak.how}, {leak.detail})"])
+                self._reject(row, [reason(leak)])
 
     async def ask(self, stop: asyncio.Event, say: Progress) -> None:
         """Ask models for the scores that rules want of them, about the records that nothing else speaks against.
@@ -220,13 +235,16 @@ class Filtering:
         """Reject a record for reasons that came up after the first pass."""
         columns, _ = self.found()
         self.reasons.setdefault(row, []).extend(reasons)
-        steps = dict.fromkeys(map(step, reasons))
+        steps = set(map(step, reasons))
         if columns.only[row] == -1:
             self.ledger.add(reasons)
-            columns.only[row] = columns.step_index(next(iter(steps))) if len(steps) == 1 else -2
+            columns.only[row] = columns.step_index(min(steps)) if len(steps) == 1 else -2
         else:
-            self.ledger.add_to_rejected(reasons)
-            columns.only[row] = -2
+            # The step that rejected it already is counted, and may stay the only one.
+            known = {columns.steps[columns.only[row]]} if columns.only[row] >= 0 else set()
+            self.ledger.add_to_rejected(reasons, known)
+            if steps - known:
+                columns.only[row] = -2
 
     def second_pass(self) -> FilterSummary:
         """Decide on all records together and write the files.
@@ -236,9 +254,9 @@ class Filtering:
         """
         assert self.digest is not None
         columns, spool = self.found()
-        for row, reason in settle(columns, self.config, self.meaning).items():
-            self.reasons[row] = [reason]
-            self.ledger.add([reason])
+        for row, cause in settle(columns, self.config, self.meaning).items():
+            self.reasons[row] = [cause]
+            self.ledger.add([cause])
         rejected = columns.only != -1
         rejected[np.fromiter(self.reasons, np.intp, len(self.reasons))] = True
         keeping = np.flatnonzero(~rejected)
@@ -283,8 +301,11 @@ class Filtering:
         index = self.plan.index
         if index is None:
             return None
-        # Where the held-out files lie on this machine is nobody's business.
-        names = {str(one.path): one.path.name for one in self.heldout}
+        # Where the held-out files lie on this machine is nobody's business; two of one name are still two.
+        names: dict[str, str] = {}
+        for one in self.heldout:
+            twins = sum(Path(other).name == one.path.name for other in names)
+            names[str(one.path)] = f"{one.path.name} ({twins + 1})" if twins else one.path.name
 
         def named(leak: Leak) -> Leak:
             return replace(leak, file=names[leak.file])
@@ -306,12 +327,21 @@ def _record(line: bytes) -> Record:
     return Record.from_json(orjson.loads(line))
 
 
-def _processes_for(path: Path) -> int:
+def _processes_for(path: Path, wanted: int | None) -> int:
+    """Return how many processes to start: no more than there are blocks to give them."""
     try:
         size = path.stat().st_size
     except OSError:
         return 1  # the reader says what is wrong
-    return max(1, min(len(os.sched_getaffinity(0)), size // _WORTH_PROCESSES))
+    if wanted is not None:
+        return min(wanted, max(2, -(-size // _BLOCK_BYTES)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, size // _WORTH_PROCESSES))
+
+
+def _shown(spec: str | None) -> str | None:
+    """Return a model's name without the user, the password and the query that a URL may have."""
+    return spec if spec is None or "://" not in spec else Address(spec, None).shown
 
 
 def _nothing_kept(run: Run, summary: FilterSummary) -> RunError:

@@ -10,6 +10,7 @@ from synth.core.records import Record
 from synth.core.tokens import load_tokenizer
 from synth.filtering.config import FilterConfig
 from synth.filtering.late import VIEW_SCORES, late_scores
+from synth.filtering.ledger import LATE_STEPS
 from synth.filters.answer_type import ANSWER_TYPE
 from synth.filters.base import Rule, Scorer, check_names
 from synth.filters.best_alignment import ALIGNMENT, ROUGE_L
@@ -31,6 +32,9 @@ from synth.filters.span_use import SPAN_USE
 
 # Scores that generators give: the teacher's mean token probability (None where the endpoint does not say it).
 GENERATED = frozenset({"confidence"})
+
+# Those of the filter's own scores that are not there under every setting. An old one says nothing about new settings.
+_AT_TIMES = frozenset({"length", "pii", COMBINED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,8 @@ class Plan:
         built_in = scorers_of(config, wanted)
         used = (*(s for s in built_in if config.scores == "all" or s.name in wanted), *users)
         known = (*built_in, *users)
-        own = frozenset(scorer.name for scorer in known)
+        _check_own([scorer.name for scorer in known])
+        own = _AT_TIMES.union(scorer.name for scorer in known)
         late = late_scores(config, wanted)
         if combined is not None and late & set(combined.names):
             late |= {COMBINED}
@@ -88,7 +93,7 @@ class Plan:
             config=config,
             rules=rules,
             scorers=used,
-            own=own | late | ({COMBINED} if combined is not None else set()),
+            own=own | late,
             combined=combined,
             index=HeldoutIndex.of(heldout) if heldout else None,
             late=late,
@@ -102,6 +107,12 @@ class Plan:
     def others(self, scores: Mapping[str, float | None]) -> dict[str, float | None]:
         """Return the scores that the filter does not give itself."""
         return {name: value for name, value in scores.items() if name not in self.own} if scores else {}
+
+    def as_made(self, record: Record) -> Record:
+        """Return the record as its generator made it: `undecided`, and without what any model said of it since."""
+        record = self.undecided(record)
+        others = {name: value for name, value in record.scores.items() if name not in MODEL_SCORES | VIEW_SCORES}
+        return replace(record, scores=others, judgements=())
 
 
 def scorers_of(config: FilterConfig, wanted: Iterable[str] = ()) -> tuple[Scorer, ...]:
@@ -139,19 +150,37 @@ def scorers_of(config: FilterConfig, wanted: Iterable[str] = ()) -> tuple[Scorer
     )
 
 
+def _check_own(names: Sequence[str]) -> None:
+    """Refuse a user's score that would be taken for a step of the filter or another score."""
+    taken = {COMBINED, *MODEL_SCORES, *VIEW_SCORES, *LATE_STEPS}
+    for name in names:
+        if name in taken or ":" in name:
+            raise ConfigError(
+                "the name has a colon, which reasons are split at"
+                if ":" in name
+                else "the filter has this name itself",
+                where=f"scorer {name}",
+                fix="rename the scorer",
+            )
+
+
 def check_rules(plan: Plan, scores: set[str]) -> None:
-    """Check that each rule names a score that the filter gives or that a record has.
+    """Check that each rule names a score that the filter gives or that a record has, and what the combined one needs.
 
     Raises:
         ConfigError: one does not; near matches are named.
     """
-    known = {*plan.own, *(s.name for s in plan.scorers), *GENERATED, *scores}
-    for rule in plan.rules:
-        if rule.score in (MODEL_SCORES | VIEW_SCORES) - known:
-            flag = "--student" if rule.score in VIEW_SCORES else "--judge"
+    given = {COMBINED} if plan.combined is not None else set()
+    known = {*plan.own - (_AT_TIMES - {s.name for s in plan.scorers} - given), *GENERATED, *scores}
+    asked = [(str(rule), rule.score) for rule in plan.rules]
+    if plan.combined is not None and any(rule.score == COMBINED for rule in plan.rules):
+        asked += [(f"{COMBINED} (of {name})", name) for name in plan.combined.names]
+    for where, name in asked:
+        if name in (MODEL_SCORES | VIEW_SCORES) - known:
+            flag = "--student" if name in VIEW_SCORES else "--judge"
             raise ConfigError(
-                f"no score is called {rule.score!r} in these records",
-                where=str(rule),
+                f"no score is called {name!r} in these records",
+                where=where,
                 fix=f"a model gives it: name one with {flag}",
             )
     check_names(plan.rules, known)

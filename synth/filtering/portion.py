@@ -16,14 +16,14 @@ class Judged:
     """A record with its scores, and why it is rejected, as far as that can be told from it alone.
 
     `quality` is the mean of the scores that a rule wants high, from 0 to 1, where the scores are. `leaks` are among
-    the reasons; `in_passage` is a held-out question that stands in the passage, which is reported in any case.
+    the reasons; `in_passage` are held-out questions that stand in the passage, which are reported in any case.
     """
 
     record: Record
     reasons: tuple[str, ...]
     quality: float
     leaks: tuple[Leak, ...] = ()
-    in_passage: Leak | None = None
+    in_passage: tuple[Leak, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Verdicts:
     reasons: list[tuple[str, ...]] = field(default_factory=list)
     quality: list[float] = field(default_factory=list)
     leaks: list[tuple[Leak, ...]] = field(default_factory=list)
-    in_passages: list[Leak | None] = field(default_factory=list)
+    in_passages: list[tuple[Leak, ...]] = field(default_factory=list)
 
 
 def judge_alone(records: Sequence[Record], plan: Plan) -> list[Judged]:
@@ -79,7 +79,7 @@ def verdicts(records: Sequence[Record], plan: Plan) -> Verdicts:
         found.quality.extend(_qualities(scores, wanted))
     if plan.index is None:
         found.leaks.extend([()] * len(records))
-        found.in_passages.extend([None] * len(records))
+        found.in_passages.extend([()] * len(records))
     return found
 
 
@@ -91,15 +91,15 @@ def _scores(
     return [{**r.scores, **new} if r.scores else new for r, new in zip(records, given, strict=True)]
 
 
-def _leaks(record: Record, plan: Plan) -> tuple[tuple[Leak, ...], Leak | None]:
+def _leaks(record: Record, plan: Plan) -> tuple[tuple[Leak, ...], tuple[Leak, ...]]:
     """Return what of the held-out sets training on the record would leak, and what only its passage shows."""
     if plan.index is None:
-        return (), None
+        return (), ()
     # Nearly every record leaks nothing, and one look is enough to say so.
     leaks = tuple(plan.index.leaks(record)) if plan.index.find(record) is not None else ()
-    in_passage = plan.index.passage_leak(record.context)
-    if in_passage is not None and not leaks and plan.config.contaminated_passages == "reject":
-        return (in_passage,), in_passage
+    in_passage = plan.index.passage_leaks(record.context)
+    if in_passage and not leaks and plan.config.contaminated_passages == "reject":
+        return in_passage, in_passage
     return leaks, in_passage
 
 

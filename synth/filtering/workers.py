@@ -42,11 +42,23 @@ class Workers:
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="filter")
 
     def __enter__(self) -> Self:
-        """Start the processes; they get ready while the first items are read."""
-        for _ in range(self._count):
-            process = _Process(self._greeting)
-            self._all.append(process)
-            self._free.put(process)
+        """Start the processes; they get ready while the first items are read.
+
+        Raises:
+            RunError: the system does not let them start.
+        """
+        try:
+            for _ in range(self._count):
+                process = _Process(self._greeting)
+                self._all.append(process)
+                self._free.put(process)
+        except OSError as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise RunError(
+                f"{self._count} processes cannot be started ({error.strerror or error})",
+                where=sys.executable,
+                fix="use --processes with a smaller number, such as 1",
+            ) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -84,7 +96,8 @@ class _Process:
         # The modules that the parent can import the child has to find too: a user's scorer is one of them.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}  # noqa: PTH109
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "synth.filtering.worker"],
+            # -P: what lies in the current folder is imported by its parent's leave alone, and shadows nothing.
+            [sys.executable, "-P", "-m", "synth.filtering.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

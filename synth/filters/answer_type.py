@@ -171,8 +171,8 @@ _MISFITS = {name: misfit for name, _, misfit in _ROWS}
 # The rows of a question in which one word asks: by that word where it comes first, or by the word after it.
 _FIRST_WORDS = {"who": "who", "whom": "who", "where": "where", "when": "when", "why": "why"}
 _MANY = {word: f"how {word}" for word in ("many", "much", "often", "long")} | {"frequently": "how often"}
-_FAR = dict.fromkeys("far tall heavy deep wide high fast hot cold old big large thick".split(), "how far")
-_MANNER = dict.fromkeys("do does did can should is are was were must will".split(), "how")
+_FAR = dict.fromkeys(["far", "tall", "heavy", "deep", "wide", "high", "fast", "hot", "cold", "old", "big", "large", "thick"], "how far")
+_MANNER = dict.fromkeys(["do", "does", "did", "can", "should", "is", "are", "was", "were", "must", "will"], "how")
 _YEAR = dict.fromkeys(("year", "century", "decade"), "what year")
 _COLOUR = dict.fromkeys(("color", "colour"), "what colour")
 _NEXT_WORDS = {"how": _MANY | _FAR | _MANNER, "what": {"time": "when"} | _YEAR | _COLOUR, "which": _YEAR | _COLOUR}

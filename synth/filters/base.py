@@ -1,11 +1,13 @@
 """The seam of every scorer, the rules over their scores, and the reasons that come of both."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Protocol, Self, runtime_checkable
 
-from synth.core.errors import ConfigError, did_you_mean
+from synth.core.errors import ConfigError, SynthError, did_you_mean
 from synth.core.records import Record
 from synth.filters.memo import trim_all
 from synth.filters.pair import forget_pairs, pair_of
@@ -99,7 +101,10 @@ class Rule:
             raise ConfigError(
                 f"{text!r} is no rule", fix="write a score, >=, >, <= or <, and a number: groundedness >= 0.6"
             )
-        return cls(match[1], match[2], float(match[3]))
+        bound = float(match[3])
+        if not math.isfinite(bound):
+            raise ConfigError(f"the bound of {text!r} is too large", fix="write a smaller number")
+        return cls(match[1], match[2], bound)
 
     def holds(self, record: Record) -> bool:
         """Whether the record's score is within the bound, or the record has no such score."""
@@ -114,7 +119,8 @@ class Rule:
         return [place for place, value in enumerate(values) if value in outside] if outside else []
 
     def __str__(self) -> str:
-        return f"{self.score} {self.relation} {self.bound:g}"
+        # No digit is lost and no exponent is written: what is printed can be read back.
+        return f"{self.score} {self.relation} {Decimal(str(self.bound)).normalize():f}"
 
 
 def check_names(rules: Iterable[Rule], known: Iterable[str]) -> tuple[Rule, ...]:
@@ -136,7 +142,8 @@ def score_records(records: Sequence[Record], scorers: Sequence[Scorer]) -> list[
     """Return the records with the scores of all `scorers`, rounded to four digits.
 
     Raises:
-        ConfigError: two scorers share a name, or one returns another number of scores than records.
+        ConfigError: two scorers share a name, or one fails, or returns another number of scores than records or what
+            is no number.
     """
     names = names_of(scorers)
     scored: list[Record] = []
@@ -178,15 +185,50 @@ def score_rows(
 
 
 def _column(scorer: Scorer, records: Sequence[Record]) -> list[float | None]:
-    values = scorer.score(records)
+    try:
+        values = list(scorer.score(records))
+        # A FaultScorer gives 0, 1 and None, which nothing rounds.
+        exact = isinstance(scorer, FaultScorer)
+        rounded = values if exact else [None if value is None else round(float(value), 4) for value in values]
+    except SynthError:
+        raise
+    except Exception as error:  # a user's scorer may fail in any way
+        raise ConfigError(
+            f"failed on {len(records)} records ({type(error).__name__}: {error})",
+            where=f"scorer {scorer.name}",
+            fix="mend it: it returns one number (or None) for each record, in order",
+        ) from error
     if len(values) != len(records):
         raise ConfigError(
             f"the scorer {scorer.name!r} gave {len(values)} scores for {len(records)} records",
             fix="return one score (or None) for each record, in order",
         )
-    if isinstance(scorer, FaultScorer):
-        return values  # 0, 1 and None, which nothing rounds
-    return [None if value is None else round(float(value), 4) for value in values]
+    for value in set(rounded):
+        if value is not None and not math.isfinite(value):
+            raise ConfigError(
+                f"gave a score that is {value}, which JSON cannot hold",
+                where=f"scorer {scorer.name}",
+                fix="return None where it does not apply",
+            )
+    return rounded
+
+
+def _faults(scorer: Scorer | None, record: Record) -> list[str]:
+    """Return what a scorer that can explain itself says."""
+    explain = getattr(scorer, "explain", None)
+    if scorer is None or not callable(explain):
+        return []
+    try:
+        found = explain(record)
+        return [found] if isinstance(found, str) else [str(fault) for fault in found]
+    except SynthError:
+        raise
+    except Exception as error:  # a user's scorer may fail in any way
+        raise ConfigError(
+            f"cannot explain the record {record.id} ({type(error).__name__}: {error})",
+            where=f"scorer {scorer.name}",
+            fix="mend its `explain`: it returns a list of texts",
+        ) from error
 
 
 def failed_reasons(record: Record, rules: Sequence[Rule], scorers: Mapping[str, Scorer]) -> list[str]:
@@ -198,8 +240,7 @@ def failed_reasons(record: Record, rules: Sequence[Rule], scorers: Mapping[str, 
     for rule in rules:
         if rule.holds(record):
             continue
-        scorer = scorers.get(rule.score)
-        faults = scorer.explain(record) if isinstance(scorer, Explainer) else ()
+        faults = _faults(scorers.get(rule.score), record)
         bound = f"{record.scores[rule.score]:g}, not {rule.relation} {rule.bound:g}"
         reasons += [f"{rule.score}:{fault}" for fault in faults or (bound,)]
     return reasons

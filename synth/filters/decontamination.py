@@ -131,7 +131,7 @@ class HeldoutIndex:
         self._vocabulary = frozenset(word for question in self._questions for word in question.content)
         self._stems: dict[str, str] = {}
         self._contexts: dict[str, Words] = {}
-        self._passages: dict[str, Leak | None] = {}
+        self._passages: dict[str, tuple[Leak, ...]] = {}
 
     def _add_question(self, number: int, question: _Question, windows: dict[Words, _Window]) -> None:
         words = question.words
@@ -162,7 +162,11 @@ class HeldoutIndex:
         return [self._leak(number, found[number]) for number in sorted(found)]
 
     def passage_leak(self, context: str) -> Leak | None:
-        """Return the first held-out item whose question stands in a passage, as in a list of common questions.
+        """Return the first of `passage_leaks`, or None."""
+        return next(iter(self.passage_leaks(context)), None)
+
+    def passage_leaks(self, context: str) -> tuple[Leak, ...]:
+        """Return a leak for each held-out item whose question stands in a passage, as in a list of common questions.
 
         It counts there whole (a sentence of its own where it has fewer than eight words), or from eight words in a row
         where they miss no more than one word of it. Passages that were asked about lately are remembered.
@@ -183,9 +187,9 @@ class HeldoutIndex:
                     _note(found, number, "ngram", "passage", f"{size} words in a row")
         for number in self._sentences(words, context):
             _note(found, number, "exact", "passage", "a sentence of its own")
-        leak = self._leak(min(found), found[min(found)]) if found else None
-        self._passages[context] = leak
-        return leak
+        leaks = tuple(self._leak(number, found[number]) for number in sorted(found))
+        self._passages[context] = leaks
+        return leaks
 
     def semantic_leak(self, number: int, detail: str = "") -> Leak:
         """Return the leak of item `number` (its place in `items`) that embeddings found in a question."""

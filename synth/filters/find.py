@@ -1,9 +1,12 @@
 """Finding a scorer: built in, by the name of an entry point (`synth.scorers`), or a user's own as `module:name`."""
 
+import hashlib
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from synth.core.errors import ConfigError, did_you_mean
 from synth.filters.base import Scorer
@@ -42,6 +45,23 @@ def find_scorers(specs: Sequence[str]) -> tuple[Scorer, ...]:
     return tuple(find_scorer(spec) for spec in dict.fromkeys(specs))
 
 
+def scorer_digests(specs: Sequence[str]) -> dict[str, str]:
+    """Return for each of a user's scorers a SHA-256 of the file that its code is in, as far as it is in a file.
+
+    Raises:
+        ConfigError: as `find_scorer`.
+    """
+    found = {}
+    for spec in specs:
+        scorer = find_scorer(spec)
+        # A module may be called as a function of its own; what it is an instance of, says where its code is.
+        module = sys.modules.get(type(scorer).__module__)
+        file = getattr(module, "__file__", None)
+        if file is not None and Path(file).is_file():
+            found[spec] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return found
+
+
 def _of_module(spec: str, where: str) -> object:
     location, _, attribute = spec.rpartition(":")
     module = _imported(lambda: importlib.import_module(location), where)
@@ -76,3 +96,5 @@ def _made(cls: Callable[[], object], where: str) -> object:
         return cls()
     except TypeError as error:
         raise ConfigError(f"cannot be made without arguments ({error})", where=where) from error
+    except Exception as error:  # a user's class may fail in any way
+        raise ConfigError(f"cannot be made ({type(error).__name__}: {error})", where=where, fix="mend it") from error

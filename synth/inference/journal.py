@@ -291,7 +291,8 @@ def read_calls(folder: Path, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
                         return found
                     # A key is the first thing of its line, so few lines are parsed.
                     if any(key in line[:_KEY_BYTES] for key in wanted):
-                        with contextlib.suppress(orjson.JSONDecodeError):
+                        # Torn, or no entry of a journal at all.
+                        with contextlib.suppress(orjson.JSONDecodeError, TypeError, KeyError, AttributeError):
                             entry = orjson.loads(line)
                             if entry["key"].encode() in wanted:
                                 found.setdefault(entry["key"], entry)
