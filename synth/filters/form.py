@@ -39,29 +39,12 @@ _BOILERPLATE = re.compile(
     re.IGNORECASE,
 )
 _BOILERPLATE_SMALL = re.compile(_BOILERPLATE.pattern)
-# Each alternative of the pattern has one of these.
-_PHRASE_SIGNS = frozenset(
-    (
-        "the ",
-        "this ",
-        "above",
-        "below",
-        "earlier",
-        "previously",
-        "as a",
-        "sorry",
-        "unable",
-        "i can",
-        "i do",
-        "enough",
-        "insufficient",
-        "to help",
-        "hope ",
-        "here is",
-        "here are",
-    )
-)
 _MARKUP_SIGN = re.compile(r"[<\"\\\[:`]")
+# Each alternative of the pattern of phrases holds one of these, and few texts do.
+_PHRASE_CORE = re.compile(
+    rf"(?:the|this|above|given|provided|following) {_SOURCE}|(?:mentioned|described|stated|listed|given) (?:above|below|earlier|previously)"
+    r"|(?:ai|language model|large language)\b|sorry|unable|i can|i do|not enough|insufficient|to help|hope th|here (?:is|are) "
+)
 # What a piece of plain text has to hold before one of the three patterns above can match around it.
 _SUSPECT = re.compile(
     rf"[<\"\\\[:`]|{_SOURCE}|know|enough|access|insufficient|help|^here|above|below|earlier|previously|^ai|language|sorry|unable|cannot|can't",
@@ -110,6 +93,8 @@ def form_scorer(limits: FormLimits) -> FaultScorer:
     def find(record: Record) -> list[str]:
         pair = pair_of(record)
         plain = _is_plain(pair.question) and _is_plain(pair.answer)
+        if plain and _is_surely_whole(pair, limits):
+            return []
         return [name for name, faulty in (of_plain if plain else every) if faulty(pair)]
 
     return FaultScorer("form", find)
@@ -121,6 +106,26 @@ def _length_checks(limits: FormLimits) -> Mapping[str, Callable[[Pair], bool]]:
         "long_question": lambda p: len(p.question.words) > limits.max_question_words and p.is_qa,
         "long_answer": lambda p: len(p.answer.words) > limits.max_answer_words,
     }
+
+
+def _is_surely_whole(pair: Pair, limits: FormLimits) -> bool:
+    """Whether none of the checks on plain texts can find a fault; each has its line here, in the table's order."""
+    question, answer = pair.question, pair.answer
+    asked, replied = question.words, answer.words
+    return (
+        # Words that are no mere signs.
+        bool(asked and replied)
+        and pair.answered[0].isalnum()
+        and pair.asked[-1] == "?"
+        and answer.plain_line not in question.plain_line
+        and not (pair.shows_context or _loops(question) or _loops(answer))
+        and _POINTING.isdisjoint(question.word_set)
+        and replied[0] not in _DANGLING_START
+        and replied[-1] not in _DANGLING_END
+        and not answer.word_set <= _EMPTY_WORDS
+        and limits.min_question_words <= len(asked) <= limits.max_question_words
+        and len(replied) <= limits.max_answer_words
+    )
 
 
 def _not_a_question(pair: Pair) -> bool:
@@ -150,6 +155,8 @@ def _loops(text: Text) -> bool:
     words = text.words
     if len(words) - len(text.word_set) < 2:
         return False  # three in a row, or that many old trigrams, repeat two words at least
+    if len(set(zip(words, words[1:], strict=False))) == len(words) - 1:
+        return False  # and a pair of words
     for size in range(1, 5):
         # One byte a word: whether it is the word that stands `size` places before it.
         same = bytes(map(eq, words[size:], words))
@@ -197,9 +204,7 @@ def _boilerplate(pair: Pair) -> bool:
 def _phrases(text: str) -> list[str]:
     if text.isascii():  # then small letters are all that the pattern has to be tried on
         text = text.lower()
-        if not any(sign in text for sign in _PHRASE_SIGNS):
-            return []
-        return _BOILERPLATE_SMALL.findall(text)
+        return _BOILERPLATE_SMALL.findall(text) if _PHRASE_CORE.search(text) else []
     return [match.group() for match in _BOILERPLATE.finditer(text)]
 
 
