@@ -89,13 +89,16 @@ def form_scorer(limits: FormLimits) -> FaultScorer:
     """Return the scorer `form`: 1 where a record has none of the defects of the table, else 0."""
     every = tuple({**_CHECKS, **_length_checks(limits)}.items())
     of_plain = tuple((name, faulty) for name, faulty in every if name not in _PATTERNS)
+    of_whole = tuple((name, faulty) for name, faulty in every if name in _PATTERNS)
 
     def find(record: Record) -> list[str]:
         pair = pair_of(record)
         plain = _is_plain(pair.question) and _is_plain(pair.answer)
-        if plain and _is_surely_whole(pair, limits):
-            return []
-        return [name for name, faulty in (of_plain if plain else every) if faulty(pair)]
+        if _is_surely_whole(pair, limits):
+            checks = () if plain else of_whole
+        else:
+            checks = of_plain if plain else every
+        return [name for name, faulty in checks if faulty(pair)]
 
     return FaultScorer("form", find)
 
@@ -109,7 +112,7 @@ def _length_checks(limits: FormLimits) -> Mapping[str, Callable[[Pair], bool]]:
 
 
 def _is_surely_whole(pair: Pair, limits: FormLimits) -> bool:
-    """Whether none of the checks on plain texts can find a fault; each has its line here, in the table's order."""
+    """Whether only the checks of patterns can find a fault; the others have a line each, in the table's order."""
     question, answer = pair.question, pair.answer
     asked, replied = question.words, answer.words
     return (
