@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from synth.core.records import Record
 from synth.filtering.plan import Plan
-from synth.filters.base import Rule, failed_reasons, names_of, score_rows
-from synth.filters.pair import share_pair
+from synth.filters.base import FaultScorer, Rule, Scorer, names_of, rule_reasons, score_rows
 from synth.filters.rules_file import COMBINED
 
 
@@ -62,12 +61,7 @@ def verdicts(records: Sequence[Record], plan: Plan) -> Verdicts:
         if plan.combined is not None and COMBINED not in plan.late:
             for row in scores:
                 row[COMBINED] = plan.combined.value(row)
-        reasons, notes = [()] * len(portion), [""] * len(portion)
-        broken = {place for rule in rules for place in rule.broken_by([row.get(rule.score) for row in scores])}
-        for place in broken:
-            scored = portion[place].with_scores(scores[place])
-            share_pair(portion[place], scored)
-            reasons[place] = tuple(failed_reasons(scored, rules, scorers))
+        reasons, notes = _reasons(portion, scores, rules, scorers), [""] * len(portion)
         if plan.index is not None:
             for place, record in enumerate(portion):
                 leak, notes[place] = _leak(record, plan)
@@ -85,6 +79,25 @@ def _scores(
     """Return the scores of each record by name, after those that it has."""
     given = [dict(zip(names, row, strict=True)) for row in rows]
     return [{**r.scores, **new} if r.scores else new for r, new in zip(records, given, strict=True)]
+
+
+def _reasons(
+    records: Sequence[Record],
+    scores: Sequence[Mapping[str, float | None]],
+    rules: Sequence[Rule],
+    scorers: Mapping[str, Scorer],
+) -> list[tuple[str, ...]]:
+    """Return what `failed_reasons` says of each record, without a look at those that break no rule."""
+    found: list[tuple[str, ...]] = [()] * len(records)
+    for rule in rules:
+        scorer = scorers.get(rule.score)
+        # Who looks for faults does so before there are scores; another's explanation may speak of them.
+        needs_scores = hasattr(scorer, "explain") and not isinstance(scorer, FaultScorer)
+        for place in rule.broken_by([row.get(rule.score) for row in scores]):
+            record, row = records[place], scores[place]
+            shown = record.with_scores(row) if needs_scores else record
+            found[place] += tuple(rule_reasons(rule, shown, row[rule.score], scorer))
+    return found
 
 
 def _leak(record: Record, plan: Plan) -> tuple[tuple[str, ...], str]:

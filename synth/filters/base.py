@@ -195,14 +195,16 @@ def failed_reasons(record: Record, rules: Sequence[Rule], scorers: Mapping[str, 
 
     A scorer that can explain names its faults; for the rest the reason is the number and the bound.
     """
-    reasons = []
+    reasons: list[str] = []
     for rule in rules:
-        if rule.holds(record):
-            continue
-        scorer = scorers.get(rule.score)
-        # `isinstance` would do, but takes longer than all the rest.
-        explain: Callable[[Record], Sequence[str]] | None = getattr(scorer, "explain", None)
-        faults = explain(record) if explain is not None else ()
-        bound = f"{record.scores[rule.score]:g}, not {rule.relation} {rule.bound:g}"
-        reasons += [f"{rule.score}:{fault}" for fault in faults or (bound,)]
+        if not rule.holds(record):
+            reasons += rule_reasons(rule, record, record.scores[rule.score], scorers.get(rule.score))
     return reasons
+
+
+def rule_reasons(rule: Rule, record: Record, value: float | None, scorer: Scorer | None) -> list[str]:
+    """Return why a rule rejects a record with this score; `scorer` gave it, or None."""
+    # `isinstance` would do, but takes longer than all the rest.
+    explain: Callable[[Record], Sequence[str]] | None = getattr(scorer, "explain", None)
+    faults = explain(record) if explain is not None else ()
+    return [f"{rule.score}:{fault}" for fault in faults or (f"{value:g}, not {rule.relation} {rule.bound:g}",)]

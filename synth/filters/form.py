@@ -45,9 +45,9 @@ _PHRASE_CORE = re.compile(
     rf"(?:the|this|above|given|provided|following) {_SOURCE}|(?:mentioned|described|stated|listed|given) (?:above|below|earlier|previously)"
     r"|(?:ai|language model|large language)\b|sorry|unable|i can|i do|not enough|insufficient|to help|hope th|here (?:is|are) "
 )
-# What a piece of plain text has to hold before one of the three patterns above can match around it.
-_SUSPECT = re.compile(
-    rf"[<\"\\\[:`]|{_SOURCE}|know|enough|access|insufficient|help|^here|above|below|earlier|previously|^ai|language|sorry|unable|cannot|can't",
+# What a piece of plain text has to hold before the pattern of phrases can match around it.
+_PHRASE_SIGN = re.compile(
+    rf"{_SOURCE}|know|enough|access|insufficient|help|^here|above|below|earlier|previously|^ai|language|sorry|unable|cannot|can't",
     re.IGNORECASE,
 )
 _QUESTION_END = re.compile(r"[?？؟;]['\")\]»”’*_\s]*$")
@@ -93,7 +93,7 @@ def form_scorer(limits: FormLimits) -> FaultScorer:
 
     def find(record: Record) -> list[str]:
         pair = pair_of(record)
-        plain = _is_plain(pair.question) and _is_plain(pair.answer)
+        plain = _signs(pair.question) == _signs(pair.answer) == _PLAIN
         if _is_surely_whole(pair, limits):
             checks = () if plain else of_whole
         else:
@@ -169,26 +169,29 @@ def _loops(text: Text) -> bool:
     return len(trigrams) >= 12 and len(set(trigrams)) * 2 < len(trigrams)
 
 
-def _is_suspect(piece: str) -> bool:
-    return _SUSPECT.search(piece) is not None
+def _sign(piece: str) -> str:
+    if _MARKUP_SIGN.search(piece):
+        return "markup"
+    return "phrase" if _PHRASE_SIGN.search(piece) else ""
 
 
-_SUSPECTS = Memo(_is_suspect)
+_SIGNS = Memo(_sign)
+_PLAIN = {""}
 
 
-def _is_plain(text: Text) -> bool:
-    """Whether none of the three patterns can match in `text`: cheap to see, and true of most texts."""
-    return text.raw.isascii() and text.raw.isprintable() and not any(map(_SUSPECTS.__getitem__, text.pieces))
+def _signs(text: Text) -> set[str]:
+    """Return what the three patterns may match in `text`, `_PLAIN` if nothing: cheap to see, and true of most texts."""
+    found = set(map(_SIGNS.__getitem__, text.pieces))
+    found.add("" if text.raw.isascii() and text.raw.isprintable() else "encoding")
+    return found
 
 
 def _markup(pair: Pair) -> bool:
-    return any(_MARKUP_SIGN.search(text.raw) and _MARKUP.search(text.raw) for text in _own_texts(pair))
+    return any("markup" in _signs(text) and _MARKUP.search(text.raw) for text in _own_texts(pair))
 
 
 def _encoding(pair: Pair) -> bool:
-    return any(
-        not (text.raw.isascii() and text.raw.isprintable()) and _ENCODING.search(text.raw) for text in _own_texts(pair)
-    )
+    return any("encoding" in _signs(text) and _ENCODING.search(text.raw) for text in _own_texts(pair))
 
 
 def _boilerplate(pair: Pair) -> bool:
@@ -197,7 +200,7 @@ def _boilerplate(pair: Pair) -> bool:
     Where the user's turn shows the source, both may talk about it; a refusal may say that it refuses.
     """
     texts = (pair.question,) if pair.kind == "unanswerable" else (pair.question, pair.answer)
-    found = [phrase for text in texts if not _is_plain(text) for phrase in _phrases(text.squeezed)]
+    found = [phrase for text in texts if _signs(text) != _PLAIN for phrase in _phrases(text.squeezed)]
     if not found or pair.shows_context:
         return False
     context = pair.context.squeezed.casefold()
@@ -261,5 +264,5 @@ _CHECKS: Mapping[str, Callable[[Pair], bool]] = {
     "dangling_question": _dangling_question,
     "fragment_answer": _fragment,
 }
-# Those that `_is_plain` rules out.
+# Those that find nothing in plain texts.
 _PATTERNS = frozenset({"markup", "encoding", "boilerplate"})

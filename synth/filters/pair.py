@@ -58,13 +58,6 @@ def pair_of(record: Record) -> Pair:
     return pair
 
 
-def share_pair(record: Record, scored: Record) -> None:
-    """Let `scored`, which differs from `record` in its scores alone, have what was read of `record`."""
-    pair = pair_of(record)
-    pair.record = scored
-    _PAIRS[id(scored)] = pair
-
-
 def forget_pairs() -> None:
     """Let go of all records."""
     _PAIRS.clear()
