@@ -176,7 +176,7 @@ def _sign(piece: str) -> str:
 
 
 _SIGNS = Memo(_sign)
-_PLAIN = {""}
+_PLAIN = frozenset(("",))
 
 
 def _signs(text: Text) -> set[str]:

@@ -92,7 +92,7 @@ def _likelihoods(running: str, most: int) -> dict[str, float]:
 
 
 def _likeliest(running: str) -> tuple[str, float]:
-    return next(iter(_likelihoods(running, 1).items()))
+    return next(iter(_likelihoods(running, 1).items()), ("", 0.0))
 
 
 # Many ask the same of many passages.
