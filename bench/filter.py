@@ -224,8 +224,8 @@ def stage(count: int, scores: str) -> None:
     spent = used.user + used.system + used.children_user + used.children_system - sum(own[:4])
     print(
         f"{count:>9,} records ({size >> 20} MiB): {wall:7.1f} s, {count / wall:8,.0f} records/s of wall time, "
-        f"{spent:7.1f} s of processor time; parent {peak >> 10} MiB (before {before >> 10}), largest worker {workers >> 10} MiB; "
-        f"kept {summary.kept:,}",
+        f"{spent:7.1f} s of processor time; parent {peak >> 10} MiB (before {before >> 10}), "
+        f"largest worker {workers >> 10} MiB; kept {summary.kept:,}",
         flush=True,
     )
 

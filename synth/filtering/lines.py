@@ -112,9 +112,7 @@ def score_records_alone(records: Sequence[Record], plan: Plan) -> tuple[list[Jud
     values = [record.to_json() for record in undecided]
     digests = _digests(values)
     found = verdicts(undecided, plan)
-    rows = zip(undecided, found.scores, found.reasons, found.quality, found.notes, strict=True)
-    judged = [Judged(record.with_scores(scores), *rest) for record, scores, *rest in rows]
-    return judged, _scored(undecided, values, digests, found, plan)
+    return found.of(undecided), _scored(undecided, values, digests, found, plan)
 
 
 def _undecided(value: dict[str, Any], plan: Plan) -> tuple[dict[str, Any], Record]:

@@ -32,6 +32,11 @@ class Verdicts:
     quality: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def of(self, records: Sequence[Record]) -> list[Judged]:
+        """Return what is said of each of the records, with their scores."""
+        rows = zip(records, self.scores, self.reasons, self.quality, self.notes, strict=True)
+        return [Judged(r.with_scores(scores), reasons, mean, note) for r, scores, reasons, mean, note in rows]
+
 
 def judge_alone(records: Sequence[Record], plan: Plan) -> list[Judged]:
     """Score records and hold the rules against them; decisions that they have are forgotten.
@@ -40,11 +45,7 @@ def judge_alone(records: Sequence[Record], plan: Plan) -> list[Judged]:
         ConfigError: a user's scorer did not return one score a record.
     """
     undecided = [plan.undecided(record) for record in records]
-    found = verdicts(undecided, plan)
-    rows = zip(undecided, found.scores, found.reasons, found.quality, found.notes, strict=True)
-    return [
-        Judged(record.with_scores(scores), reasons, quality, note) for record, scores, reasons, quality, note in rows
-    ]
+    return verdicts(undecided, plan).of(undecided)
 
 
 def verdicts(records: Sequence[Record], plan: Plan) -> Verdicts:

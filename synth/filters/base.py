@@ -142,8 +142,7 @@ def score_records(records: Sequence[Record], scorers: Sequence[Scorer]) -> list[
     scored: list[Record] = []
     for portion, rows in score_rows(records, scorers):
         scored += [
-            record.with_scores(dict(zip(names, row, strict=True)))
-            for record, row in zip(portion, rows, strict=True)
+            record.with_scores(dict(zip(names, row, strict=True))) for record, row in zip(portion, rows, strict=True)
         ]
     return scored
 

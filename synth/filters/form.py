@@ -42,8 +42,10 @@ _BOILERPLATE_SMALL = re.compile(_BOILERPLATE.pattern)
 _MARKUP_SIGN = re.compile(r"[<\"\\\[:`]")
 # Each alternative of the pattern of phrases holds one of these, and few texts do.
 _PHRASE_CORE = re.compile(
-    rf"(?:the|this|above|given|provided|following) {_SOURCE}|(?:mentioned|described|stated|listed|given) (?:above|below|earlier|previously)"
-    r"|(?:ai|language model|large language)\b|sorry|unable|i can|i do|not enough|insufficient|to help|hope th|here (?:is|are) "
+    rf"(?:the|this|above|given|provided|following) {_SOURCE}"
+    r"|(?:mentioned|described|stated|listed|given) (?:above|below|earlier|previously)"
+    r"|(?:ai|language model|large language)\b|sorry|unable|i can|i do|not enough|insufficient|to help|hope th"
+    r"|here (?:is|are) "
 )
 # What a piece of plain text has to hold before the pattern of phrases can match around it.
 _PHRASE_SIGN = re.compile(
@@ -94,10 +96,10 @@ def form_scorer(limits: FormLimits) -> FaultScorer:
     def find(record: Record) -> list[str]:
         pair = pair_of(record)
         plain = _signs(pair.question) == _signs(pair.answer) == _PLAIN
-        if _is_surely_whole(pair, limits):
-            checks = () if plain else of_whole
-        else:
-            checks = of_plain if plain else every
+        whole = _is_surely_whole(pair, limits)
+        if whole and plain:
+            return []
+        checks = of_whole if whole else of_plain if plain else every
         return [name for name, faulty in checks if faulty(pair)]
 
     return FaultScorer("form", find)

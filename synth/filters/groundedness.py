@@ -7,7 +7,7 @@ A record without evidence is read against its whole passage.
 import re
 from collections.abc import Sequence
 
-from synth.core.records import Record
+from synth.core.records import Evidence, Record
 from synth.filters.base import FaultScorer, ShareScorer
 from synth.filters.memo import Memo
 from synth.filters.pair import Pair, pair_of
@@ -76,9 +76,25 @@ def _evidence_faults(record: Record) -> Sequence[str] | None:
     pair = pair_of(record)
     if pair.evidence is None:
         return None
+    if not record.more_evidence and _stands_at(record.evidence, record.context):
+        return []
     faults = [_quotation_fault(pair.evidence, pair.context)]
     faults += [_quotation_fault(read(more.text), pair.context) for more in record.more_evidence]
     return [fault for fault in dict.fromkeys(faults) if fault]
+
+
+def _stands_at(quotation: Evidence | None, context: str) -> bool:
+    """Whether a quotation surely stands in `context`, as whole words, where its offset says: no search is needed."""
+    return (
+        quotation is not None
+        and quotation.start >= 0
+        and quotation.text[:1].isalnum()
+        and quotation.text.isascii()
+        and context.isascii()
+        and context.startswith(quotation.text, quotation.start)
+        and not _joined(context, quotation.start)
+        and not _joined(context, quotation.start + len(quotation.text))
+    )
 
 
 def _quotation_fault(quotation: Text, context: Text) -> str:

@@ -1,9 +1,12 @@
 """What the scorers read of a record, made once for all of them."""
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from synth.core.records import Record
 from synth.filters.words import Text, read
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # More than a portion of records; they are in memory anyway while their portion is scored.
 _MOST = 4096

@@ -185,7 +185,11 @@ def asked(record: Record) -> str:
 
     A passage that the user's turn shows counts as one word, or two tasks on it would be near duplicates.
     """
-    if len(record.prompt) == 1 and (turn := record.prompt[0]).role == "user" and len(turn.content) < len(record.context):
+    if (
+        len(record.prompt) == 1
+        and (turn := record.prompt[0]).role == "user"
+        and len(turn.content) < len(record.context)
+    ):
         return turn.content  # as most are: too short to show the passage
     turns = [m.content for m in record.prompt if m.role != "system"]
     shown = turns[0] if len(turns) == 1 else "\n".join(turns)

@@ -205,7 +205,8 @@ class Text:
     `tokens` are as written, `words` folded to lower case, `stems` crudely lemmatised; the three and
     `spans` (offsets in the text, characters folded one to one) run in step. `content` holds the stems of the
     content words, in order; `plain` the words without articles; `numbers` and `names` what the functions of
-    those names return; `marked` the words that may be names; `columns` what the table of pieces says, piece by piece. Never change a part: all who read the same text share it.
+    those names return; `marked` the words that may be names; `columns` what the table of pieces says, piece by
+    piece. Never change a part: all who read the same text share it.
     """
 
     __slots__ = (
