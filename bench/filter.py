@@ -178,12 +178,18 @@ def steps(title: str, records: list[Record], config: FilterConfig) -> None:
     print(f"  scoring, one core: {rate:,.0f} records/s; at the quiet pace {rate * slowed:,.0f}")
     blocks = [("bench", list(enumerate(chunk, 1))) for chunk in chunks]
     plan = prepare(Task(config))
-    started = time.process_time()
+    seconds, paces = 0.0, []
     for block in blocks:
+        started = time.process_time()
         score_block(plan, block)
-    seconds = time.process_time() - started
+        seconds += time.process_time() - started
+        paces.append(machine())
     gc.enable()
-    print(f"  first pass, one core (with reasons, sketches, digests): {len(lines) / seconds:,.0f} records/s")
+    rate, slowed = len(lines) / seconds, sum(paces) / len(paces) / quiet
+    print(
+        f"  first pass, one core (with reasons, sketches, digests): {rate:,.0f} records/s, {1e6 / rate:.0f} us each; "
+        f"at the quiet pace {rate * slowed:,.0f}, {1e6 / rate / slowed:.0f} us each"
+    )
     with Workers(prepare, Task(config), score_block, count=2) as workers:
         list(workers.map(blocks[:4]))  # the processes start and import
         started = time.perf_counter()
