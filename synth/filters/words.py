@@ -182,12 +182,17 @@ _MAY_NAME = Memo(_may_name)
 
 
 def _columns_of(piece: str) -> tuple[Collection[str], ...]:
-    """Return what a text needs of a piece: its words, stems, content stems, numbers, and words that may be names."""
+    """Return what a text needs of a piece.
+
+    Its words, their stems, the words without articles, the stems of content words, the numbers, and the words that
+    may be names.
+    """
     words = _lowered(piece)
     content = [word for word in words if word not in STOPWORDS]
     return (
         words,
         tuple(map(stem, words)),
+        without_articles(words),
         tuple(map(stem, content)),
         _NUMBERS[piece],
         # All names are among them, since they have a capital or a digit and are no stop words.
@@ -196,7 +201,7 @@ def _columns_of(piece: str) -> tuple[Collection[str], ...]:
 
 
 _COLUMNS = Memo(_columns_of)
-_NOTHING: tuple[tuple[Collection[str], ...], ...] = ((),) * 5
+_NOTHING: tuple[tuple[Collection[str], ...], ...] = ((),) * 6
 
 
 class Text:
@@ -256,7 +261,7 @@ class Text:
         self.word_set = frozenset(words)
         self.stems = stems = tuple(chain.from_iterable(columns[1]))
         self.stem_set = frozenset(stems)
-        self.plain = plain = words if _ARTICLES.isdisjoint(self.word_set) else without_articles(words)
+        self.plain = plain = tuple(chain.from_iterable(columns[2]))
         self.plain_line = f" {' '.join(plain)} "
 
     # Python asks here only for a slot that is still empty: the parts that few scorers want.
@@ -307,12 +312,12 @@ def _find_line(needle: str, haystack: str) -> int:
 _PARTS: dict[str, Callable[[Text], object]] = {
     "tokens": lambda text: tuple(chain.from_iterable(map(_TOKENS.__getitem__, text.pieces))),
     "spans": _spans_of,
-    "content": lambda text: tuple(chain.from_iterable(text.columns[2])),
-    "line": lambda text: text.plain_line if text.plain is text.words else _line(text.words),
+    "content": lambda text: tuple(chain.from_iterable(text.columns[3])),
+    "line": lambda text: text.plain_line if len(text.plain) == len(text.words) else _line(text.words),
     "squeezed": lambda text: " ".join(text.pieces if text.raw.isascii() else fold(text.raw).split()),
-    "numbers": lambda text: _NONE.union(*filter(None, text.columns[3])),
+    "numbers": lambda text: _NONE.union(*filter(None, text.columns[4])),
     "names": lambda text: _names_of(text),
-    "marked": lambda text: frozenset(chain.from_iterable(text.columns[4])),
+    "marked": lambda text: frozenset(chain.from_iterable(text.columns[5])),
 }
 
 _TEXTS = Memo(Text, room=1 << 20)
