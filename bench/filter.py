@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import orjson
@@ -34,8 +34,8 @@ from synth.core.sentences import split_sentences
 from synth.filter import run_filter
 from synth.filtering.config import FilterConfig
 from synth.filtering.lines import Task, prepare, score_block
-from synth.filtering.plan import scorers_of
 from synth.filtering.workers import Workers
+from synth.filters.base import Scorer
 from synth.filters.decontamination import HeldoutIndex
 from synth.filters.memo import trim_all
 from synth.filters.pair import forget_pairs
@@ -121,7 +121,7 @@ def from_squad(path: Path) -> list[Record]:
     return records
 
 
-def score_chunk(lines: list[bytes], costs: dict[str, float], config: FilterConfig) -> None:
+def score_chunk(lines: list[bytes], costs: dict[str, float], scorers: Sequence[Scorer]) -> None:
     """Score lines step by step and add the seconds of each to `costs`."""
     clock = time.process_time
 
@@ -132,7 +132,6 @@ def score_chunk(lines: list[bytes], costs: dict[str, float], config: FilterConfi
     since = clock()
     records = [parse_record(line, where="bench")[1] for line in lines]
     since = spend("parse", since)
-    scorers = scorers_of(config)
     columns = []
     for scorer in scorers:
         columns.append(scorer.score(records))
@@ -164,11 +163,11 @@ def steps(title: str, records: list[Record], config: FilterConfig) -> None:
     chunks = [lines[i : i + CHUNK] for i in range(0, len(lines), CHUNK)]
     costs: dict[str, float] = {}
     quiet = min(machine() for _ in range(300))
-    paces = []
+    paces, plan = [], prepare(Task(config))
     gc.collect()
     gc.disable()  # as in a worker: nothing that is made here refers to itself
     for chunk in chunks:
-        score_chunk(chunk, costs, config)
+        score_chunk(chunk, costs, plan.scorers)
         paces.append(machine())
     spent, slowed = sum(costs.values()), sum(paces) / len(paces) / quiet
     print(f"{title}: {len(lines):,} records, processor time slowed {slowed:.2f} times by other jobs")
@@ -177,13 +176,18 @@ def steps(title: str, records: list[Record], config: FilterConfig) -> None:
     rate = len(lines) / spent
     print(f"  scoring, one core: {rate:,.0f} records/s; at the quiet pace {rate * slowed:,.0f}")
     blocks = [("bench", list(enumerate(chunk, 1))) for chunk in chunks]
-    plan = prepare(Task(config))
-    started = time.process_time()
+    seconds, paces = 0.0, []
     for block in blocks:
+        started = time.process_time()
         score_block(plan, block)
-    seconds = time.process_time() - started
+        seconds += time.process_time() - started
+        paces.append(machine())
     gc.enable()
-    print(f"  first pass, one core (with reasons, sketches, digests): {len(lines) / seconds:,.0f} records/s")
+    rate, slowed = len(lines) / seconds, sum(paces) / len(paces) / quiet
+    print(
+        f"  first pass, one core (with reasons, sketches, digests): {rate:,.0f} records/s, {1e6 / rate:.0f} us each; "
+        f"at the quiet pace {rate * slowed:,.0f}, {1e6 / rate / slowed:.0f} us each"
+    )
     with Workers(prepare, Task(config), score_block, count=2) as workers:
         list(workers.map(blocks[:4]))  # the processes start and import
         started = time.perf_counter()

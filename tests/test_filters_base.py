@@ -58,6 +58,30 @@ def test_every_failed_rule_gives_its_reasons_and_a_missing_score_none() -> None:
     ]
 
 
+@given(
+    st.lists(st.one_of(st.none(), st.floats(allow_infinity=False), st.integers(-2, 2)), max_size=20),
+    st.sampled_from((">=", "<=", ">", "<")),
+    st.floats(-2, 2),
+)
+def test_a_column_breaks_a_rule_where_its_records_do(values: list[float | None], relation: str, bound: float) -> None:
+    rule = Rule("mark", relation, bound)
+    scored = [record().with_scores({"mark": value}) for value in values]
+    assert rule.broken_by(values) == [place for place, one in enumerate(scored) if not rule.holds(one)]
+
+
+def test_what_a_score_came_of_is_not_looked_for_twice() -> None:
+    asked: list[str] = []
+
+    def find(one: Record) -> list[str]:
+        asked.append(one.question)
+        return ["torn"] if one.question == "What is torn?" else []
+
+    scorer, torn, whole = FaultScorer("flaws", find), record("What is torn?"), record("What is whole?")
+    assert scorer.score([torn, whole]) == [0.0, 1.0]
+    assert scorer.explain(torn) == ["torn"]
+    assert asked == ["What is torn?", "What is whole?"]
+
+
 def test_scores_are_rounded_and_stand_beside_those_of_others() -> None:
     (scored,) = score_records([record().with_scores({"judge": 7})], [ShareScorer("third", lambda r: 1 / 3)])
     assert scored.scores == {"judge": 7, "third": 0.3333}

@@ -51,6 +51,18 @@ def test_names_and_numbers_have_no_language(answer: str) -> None:
     assert LANGUAGE.score([record("de", QUESTIONS["de"][0], answer)]) == [1.0]
 
 
+@pytest.mark.parametrize(
+    ("language", "question"),
+    [
+        ("nl", "Wat had de koper van de lamp, een bon of een brief van de winkel?"),
+        ("de", "Wer will wissen, was man mit dem Deckel der Lampe not so gern machen darf?"),
+        ("fr", "Comment faut-il nettoyer the filter de la cafetière après chaque semaine ?"),
+    ],
+)
+def test_a_word_or_two_that_english_has_too_hides_no_other_language(language: str, question: str) -> None:
+    assert LANGUAGE.explain(record("en", question, "24 V")) == [f"question in {language}, not en"]
+
+
 def test_a_passage_that_tells_no_language_gives_no_verdict() -> None:
     assert LANGUAGE.score([record("QR-77 24 V", QUESTIONS["de"][0], ANSWERS["fr"][0])]) == [None]
 

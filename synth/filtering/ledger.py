@@ -27,8 +27,13 @@ def family(reason: str) -> str:
     `form:markup` and `duplicate:near` stay apart; `groundedness:0.4, not >= 0.6` is `groundedness`.
     """
     head, _, rest = reason.partition(":")
-    match = re.match(r"[a-z_]+(?= of [0-9a-f]{16}(?:$| ))|[a-z_]+$", rest)
-    return f"{head}:{match[0]}" if match and head in _NAMED else head
+    if head not in _NAMED:
+        return head
+    match = _FAMILY.match(rest)
+    return f"{head}:{match[0]}" if match else head
+
+
+_FAMILY = re.compile(r"[a-z_]+(?= of [0-9a-f]{16}(?:$| ))|[a-z_]+$")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 
 from synth.core.records import Record
 from synth.filtering.plan import Plan
-from synth.filters.base import Rule, failed_reasons, names_of, score_rows
+from synth.filters.base import FaultScorer, Rule, Scorer, names_of, rule_reasons, score_rows
 from synth.filters.leaks import Leak
-from synth.filters.pair import share_pair
 from synth.filters.rules_file import COMBINED
 
 
@@ -36,6 +35,11 @@ class Verdicts:
     leaks: list[tuple[Leak, ...]] = field(default_factory=list)
     in_passages: list[tuple[Leak, ...]] = field(default_factory=list)
 
+    def of(self, records: Sequence[Record]) -> list[Judged]:
+        """Return what is said of each of the records, with their scores."""
+        rows = zip(records, self.scores, self.reasons, self.quality, self.leaks, self.in_passages, strict=True)
+        return [Judged(record.with_scores(scores), *rest) for record, scores, *rest in rows]
+
 
 def judge_alone(records: Sequence[Record], plan: Plan) -> list[Judged]:
     """Score records and hold the rules against them; decisions that they have are forgotten.
@@ -44,9 +48,7 @@ def judge_alone(records: Sequence[Record], plan: Plan) -> list[Judged]:
         ConfigError: a user's scorer did not return one score a record.
     """
     undecided = [plan.undecided(record) for record in records]
-    found = verdicts(undecided, plan)
-    rows = zip(undecided, found.scores, found.reasons, found.quality, found.leaks, found.in_passages, strict=True)
-    return [Judged(record.with_scores(scores), *rest) for record, scores, *rest in rows]
+    return verdicts(undecided, plan).of(undecided)
 
 
 def verdicts(records: Sequence[Record], plan: Plan) -> Verdicts:
@@ -63,12 +65,7 @@ def verdicts(records: Sequence[Record], plan: Plan) -> Verdicts:
         if plan.combined is not None and COMBINED not in plan.late:
             for row in scores:
                 row[COMBINED] = plan.combined.value(row)
-        reasons: list[tuple[str, ...]] = [()] * len(portion)
-        broken = {place for rule in rules for place in rule.broken_by([row.get(rule.score) for row in scores])}
-        for place in broken:
-            scored = portion[place].with_scores(scores[place])
-            share_pair(portion[place], scored)
-            reasons[place] = tuple(failed_reasons(scored, rules, scorers))
+        reasons = _reasons(portion, scores, rules, scorers)
         for place, record in enumerate(portion if plan.index is not None else ()):
             leaks, in_passage = _leaks(record, plan)
             reasons[place] += tuple(f"contaminated:{leak}" for leak in leaks)
@@ -89,6 +86,25 @@ def _scores(
     """Return the scores of each record by name, after those that it has."""
     given = [dict(zip(names, row, strict=True)) for row in rows]
     return [{**r.scores, **new} if r.scores else new for r, new in zip(records, given, strict=True)]
+
+
+def _reasons(
+    records: Sequence[Record],
+    scores: Sequence[Mapping[str, float | None]],
+    rules: Sequence[Rule],
+    scorers: Mapping[str, Scorer],
+) -> list[tuple[str, ...]]:
+    """Return what `failed_reasons` says of each record, without a look at those that break no rule."""
+    found: list[tuple[str, ...]] = [()] * len(records)
+    for rule in rules:
+        scorer = scorers.get(rule.score)
+        # Who looks for faults does so before there are scores; another's explanation may speak of them.
+        needs_scores = hasattr(scorer, "explain") and not isinstance(scorer, FaultScorer)
+        for place in rule.broken_by([row.get(rule.score) for row in scores]):
+            record, row = records[place], scores[place]
+            shown = record.with_scores(row) if needs_scores else record
+            found[place] += tuple(rule_reasons(rule, shown, row[rule.score], scorer))
+    return found
 
 
 def _leaks(record: Record, plan: Plan) -> tuple[tuple[Leak, ...], tuple[Leak, ...]]:

@@ -12,7 +12,7 @@ from synth.core.records import Record
 from synth.filters.base import FaultScorer
 from synth.filters.memo import Memo
 from synth.filters.pair import pair_of
-from synth.filters.words import NUMBER_WORDS, STOPWORDS, Text
+from synth.filters.words import NUMBER_WORDS, STOPWORDS, Text, word_set
 
 _TIME_UNIT = r"(?:second|minute|hour|day|week|fortnight|month|year|decade|centur|season|quarter|weekend|night|morning)"
 _NUMBER = rf"(?:\d[\d.,:]*|{'|'.join(NUMBER_WORDS)}|half|couple|few|several|many)"
@@ -171,8 +171,8 @@ _MISFITS = {name: misfit for name, _, misfit in _ROWS}
 # The rows of a question in which one word asks: by that word where it comes first, or by the word after it.
 _FIRST_WORDS = {"who": "who", "whom": "who", "where": "where", "when": "when", "why": "why"}
 _MANY = {word: f"how {word}" for word in ("many", "much", "often", "long")} | {"frequently": "how often"}
-_FAR = dict.fromkeys(["far", "tall", "heavy", "deep", "wide", "high", "fast", "hot", "cold", "old", "big", "large", "thick"], "how far")
-_MANNER = dict.fromkeys(["do", "does", "did", "can", "should", "is", "are", "was", "were", "must", "will"], "how")
+_FAR = dict.fromkeys(word_set("far tall heavy deep wide high fast hot cold old big large thick"), "how far")
+_MANNER = dict.fromkeys(word_set("do does did can should is are was were must will"), "how")
 _YEAR = dict.fromkeys(("year", "century", "decade"), "what year")
 _COLOUR = dict.fromkeys(("color", "colour"), "what colour")
 _NEXT_WORDS = {"how": _MANY | _FAR | _MANNER, "what": {"time": "when"} | _YEAR | _COLOUR, "which": _YEAR | _COLOUR}

@@ -236,11 +236,14 @@ def failed_reasons(record: Record, rules: Sequence[Rule], scorers: Mapping[str, 
 
     A scorer that can explain names its faults; for the rest the reason is the number and the bound.
     """
-    reasons = []
+    reasons: list[str] = []
     for rule in rules:
-        if rule.holds(record):
-            continue
-        faults = _faults(scorers.get(rule.score), record)
-        bound = f"{record.scores[rule.score]:g}, not {rule.relation} {rule.bound:g}"
-        reasons += [f"{rule.score}:{fault}" for fault in faults or (bound,)]
+        if not rule.holds(record):
+            reasons += rule_reasons(rule, record, record.scores[rule.score], scorers.get(rule.score))
     return reasons
+
+
+def rule_reasons(rule: Rule, record: Record, value: float | None, scorer: Scorer | None) -> list[str]:
+    """Return why a rule rejects a record with this score; `scorer` gave it, or None."""
+    faults = _faults(scorer, record) or [f"{value:g}, not {rule.relation} {rule.bound:g}"]
+    return [f"{rule.score}:{fault}" for fault in faults]

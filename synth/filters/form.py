@@ -39,32 +39,17 @@ _BOILERPLATE = re.compile(
     re.IGNORECASE,
 )
 _BOILERPLATE_SMALL = re.compile(_BOILERPLATE.pattern)
-# Each alternative of the pattern has one of these.
-_PHRASE_SIGNS = frozenset(
-    (
-        "the ",
-        "this ",
-        "above",
-        "below",
-        "earlier",
-        "previously",
-        "as a",
-        "sorry",
-        "unable",
-        "i can",
-        "i do",
-        "enough",
-        "insufficient",
-        "to help",
-        "hope ",
-        "here is",
-        "here are",
-    )
-)
 _MARKUP_SIGN = re.compile(r"[<\"\\\[:`]")
-# What a piece of plain text has to hold before one of the three patterns above can match around it.
-_SUSPECT = re.compile(
-    rf"[<\"\\\[:`]|{_SOURCE}|know|enough|access|insufficient|help|^here|above|below|earlier|previously|^ai|language|sorry|unable|cannot|can't",
+# Each alternative of the pattern of phrases holds one of these, and few texts do.
+_PHRASE_CORE = re.compile(
+    rf"(?:the|this|above|given|provided|following) {_SOURCE}"
+    r"|(?:mentioned|described|stated|listed|given) (?:above|below|earlier|previously)"
+    r"|(?:ai|language model|large language)\b|sorry|unable|i can|i do|not enough|insufficient|to help|hope th"
+    r"|here (?:is|are) "
+)
+# What a piece of plain text has to hold before the pattern of phrases can match around it.
+_PHRASE_SIGN = re.compile(
+    rf"{_SOURCE}|know|enough|access|insufficient|help|^here|above|below|earlier|previously|^ai|language|sorry|unable|cannot|can't",
     re.IGNORECASE,
 )
 _QUESTION_END = re.compile(r"[?？؟;]['\")\]»”’*_\s]*$")
@@ -106,11 +91,16 @@ def form_scorer(limits: FormLimits) -> FaultScorer:
     """Return the scorer `form`: 1 where a record has none of the defects of the table, else 0."""
     every = tuple({**_CHECKS, **_length_checks(limits)}.items())
     of_plain = tuple((name, faulty) for name, faulty in every if name not in _PATTERNS)
+    of_whole = tuple((name, faulty) for name, faulty in every if name in _PATTERNS)
 
     def find(record: Record) -> list[str]:
         pair = pair_of(record)
-        plain = _is_plain(pair.question) and _is_plain(pair.answer)
-        return [name for name, faulty in (of_plain if plain else every) if faulty(pair)]
+        plain = _signs(pair.question) == _signs(pair.answer) == _PLAIN
+        whole = _is_surely_whole(pair, limits)
+        if whole and plain:
+            return []
+        checks = of_whole if whole else of_plain if plain else every
+        return [name for name, faulty in checks if faulty(pair)]
 
     return FaultScorer("form", find)
 
@@ -121,6 +111,26 @@ def _length_checks(limits: FormLimits) -> Mapping[str, Callable[[Pair], bool]]:
         "long_question": lambda p: len(p.question.words) > limits.max_question_words and p.is_qa,
         "long_answer": lambda p: len(p.answer.words) > limits.max_answer_words,
     }
+
+
+def _is_surely_whole(pair: Pair, limits: FormLimits) -> bool:
+    """Whether only the checks of patterns can find a fault; the others have a line each, in the table's order."""
+    question, answer = pair.question, pair.answer
+    asked, replied = question.words, answer.words
+    return (
+        # Words that are no mere signs.
+        bool(asked and replied)
+        and pair.answered[0].isalnum()
+        and pair.asked[-1] == "?"
+        and answer.plain_line not in question.plain_line
+        and not (pair.shows_context or _loops(question) or _loops(answer))
+        and _POINTING.isdisjoint(question.word_set)
+        and replied[0] not in _DANGLING_START
+        and replied[-1] not in _DANGLING_END
+        and not answer.word_set <= _EMPTY_WORDS
+        and limits.min_question_words <= len(asked) <= limits.max_question_words
+        and len(replied) <= limits.max_answer_words
+    )
 
 
 def _not_a_question(pair: Pair) -> bool:
@@ -150,6 +160,8 @@ def _loops(text: Text) -> bool:
     words = text.words
     if len(words) - len(text.word_set) < 2:
         return False  # three in a row, or that many old trigrams, repeat two words at least
+    if len(set(zip(words, words[1:], strict=False))) == len(words) - 1:
+        return False  # and a pair of words
     for size in range(1, 5):
         # One byte a word: whether it is the word that stands `size` places before it.
         same = bytes(map(eq, words[size:], words))
@@ -159,26 +171,29 @@ def _loops(text: Text) -> bool:
     return len(trigrams) >= 12 and len(set(trigrams)) * 2 < len(trigrams)
 
 
-def _is_suspect(piece: str) -> bool:
-    return _SUSPECT.search(piece) is not None
+def _sign(piece: str) -> str:
+    if _MARKUP_SIGN.search(piece):
+        return "markup"
+    return "phrase" if _PHRASE_SIGN.search(piece) else ""
 
 
-_SUSPECTS = Memo(_is_suspect)
+_SIGNS = Memo(_sign)
+_PLAIN = frozenset(("",))
 
 
-def _is_plain(text: Text) -> bool:
-    """Whether none of the three patterns can match in `text`: cheap to see, and true of most texts."""
-    return text.raw.isascii() and text.raw.isprintable() and not any(map(_SUSPECTS.__getitem__, text.pieces))
+def _signs(text: Text) -> set[str]:
+    """Return what the three patterns may match in `text`, `_PLAIN` if nothing: cheap to see, and true of most texts."""
+    found = set(map(_SIGNS.__getitem__, text.pieces))
+    found.add("" if text.raw.isascii() and text.raw.isprintable() else "encoding")
+    return found
 
 
 def _markup(pair: Pair) -> bool:
-    return any(_MARKUP_SIGN.search(text.raw) and _MARKUP.search(text.raw) for text in _own_texts(pair))
+    return any("markup" in _signs(text) and _MARKUP.search(text.raw) for text in _own_texts(pair))
 
 
 def _encoding(pair: Pair) -> bool:
-    return any(
-        not (text.raw.isascii() and text.raw.isprintable()) and _ENCODING.search(text.raw) for text in _own_texts(pair)
-    )
+    return any("encoding" in _signs(text) and _ENCODING.search(text.raw) for text in _own_texts(pair))
 
 
 def _boilerplate(pair: Pair) -> bool:
@@ -187,7 +202,7 @@ def _boilerplate(pair: Pair) -> bool:
     Where the user's turn shows the source, both may talk about it; a refusal may say that it refuses.
     """
     texts = (pair.question,) if pair.kind == "unanswerable" else (pair.question, pair.answer)
-    found = [phrase for text in texts if not _is_plain(text) for phrase in _phrases(text.squeezed)]
+    found = [phrase for text in texts if _signs(text) != _PLAIN for phrase in _phrases(text.squeezed)]
     if not found or pair.shows_context:
         return False
     context = pair.context.squeezed.casefold()
@@ -197,9 +212,7 @@ def _boilerplate(pair: Pair) -> bool:
 def _phrases(text: str) -> list[str]:
     if text.isascii():  # then small letters are all that the pattern has to be tried on
         text = text.lower()
-        if not any(sign in text for sign in _PHRASE_SIGNS):
-            return []
-        return _BOILERPLATE_SMALL.findall(text)
+        return _BOILERPLATE_SMALL.findall(text) if _PHRASE_CORE.search(text) else []
     return [match.group() for match in _BOILERPLATE.finditer(text)]
 
 
@@ -253,5 +266,5 @@ _CHECKS: Mapping[str, Callable[[Pair], bool]] = {
     "dangling_question": _dangling_question,
     "fragment_answer": _fragment,
 }
-# Those that `_is_plain` rules out.
+# Those that find nothing in plain texts.
 _PATTERNS = frozenset({"markup", "encoding", "boilerplate"})

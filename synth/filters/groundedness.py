@@ -7,7 +7,7 @@ A record without evidence is read against its whole passage.
 import re
 from collections.abc import Sequence
 
-from synth.core.records import Record
+from synth.core.records import Evidence, Record
 from synth.filters.base import FaultScorer, ShareScorer
 from synth.filters.memo import Memo
 from synth.filters.pair import Pair, pair_of
@@ -76,9 +76,25 @@ def _evidence_faults(record: Record) -> Sequence[str] | None:
     pair = pair_of(record)
     if pair.evidence is None:
         return None
+    if not record.more_evidence and _stands_at(record.evidence, record.context):
+        return []
     faults = [_quotation_fault(pair.evidence, pair.context)]
     faults += [_quotation_fault(read(more.text), pair.context) for more in record.more_evidence]
     return [fault for fault in dict.fromkeys(faults) if fault]
+
+
+def _stands_at(quotation: Evidence | None, context: str) -> bool:
+    """Whether a quotation surely stands in `context`, as whole words, where its offset says: no search is needed."""
+    return (
+        quotation is not None
+        and quotation.start >= 0
+        and quotation.text[:1].isalnum()
+        and quotation.text.isascii()
+        and context.isascii()
+        and context.startswith(quotation.text, quotation.start)
+        and not _joined(context, quotation.start)
+        and not _joined(context, quotation.start + len(quotation.text))
+    )
 
 
 def _quotation_fault(quotation: Text, context: Text) -> str:
@@ -159,12 +175,12 @@ def _fact_faults(record: Record) -> Sequence[str] | None:
     faults: list[str] = []
     shows_context, reasoned = pair.shows_context, pair.kind == "reasoning"
     shown = pair.question if shows_context else pair.context
-    title = read(_TITLES[record.document_id])
     for role, text in (("question", pair.question), ("answer", _stated(pair))):
         if role == "question" and shows_context:
             continue
-        if text.numbers:
-            unknown = text.numbers - shown.numbers - title.numbers
+        # Nearly always the passage holds all of them.
+        if not text.numbers <= shown.numbers:
+            unknown = text.numbers - shown.numbers - _title_of(record).numbers
             if unknown and reasoned:
                 # A case that is made up for the question, and what is calculated from it, claim nothing of the passage.
                 unknown -= pair.question.numbers | _COMMON_NUMBERS
@@ -173,16 +189,20 @@ def _fact_faults(record: Record) -> Sequence[str] | None:
                 # "What are two examples of …?" counts what is wanted and states nothing.
                 unknown -= _COUNTING.difference(_DIGITS.findall(text.raw))
             faults += [f"number {n} of the {role}" for n in sorted(unknown)]
-        # What is known of all words that may be names need not be told apart.
-        unseen = text.marked - shown.word_set
-        if unseen and (unseen := unseen - title.word_set) and (new := unseen & text.names):
+        if not text.marked <= shown.word_set and (new := text.names - shown.word_set):
+            title = _title_of(record)
             known = _VOCABULARY[shown.raw] | title.word_set
             faults += [f"name {n} of the {role}" for n in sorted(new) if n not in _UNITS and not _is_known(n, known)]
-    if not (reasoned or _UNIT_WORDS.isdisjoint(pair.answer.word_set)) and (units := measures(pair.answered)):
-        known_units = measures(shown.raw)
-        measured = {number for number, _ in known_units}
-        faults += [f"unit {u} of {n}" for n, u in sorted(units - known_units) if n in measured]
+    if not (reasoned or _UNIT_WORDS.isdisjoint(pair.answer.word_set)):
+        units, known_units = measures(pair.answered), measures(shown.raw)
+        if not units <= known_units:
+            measured = {number for number, _ in known_units}
+            faults += [f"unit {u} of {n}" for n, u in sorted(units - known_units) if n in measured]
     return faults
+
+
+def _title_of(record: Record) -> Text:
+    return read(_TITLES[record.document_id])
 
 
 def _is_known(name: str, words: frozenset[str]) -> bool:
@@ -245,7 +265,7 @@ def _relevance(record: Record) -> float | None:
     ]
     if not stems:
         return None
-    context, title = pair.context.stem_set, read(_TITLES[record.document_id]).stem_set
+    context, title = pair.context.stem_set, _title_of(record).stem_set
     near = None if pair.evidence is None else pair.evidence.stem_set
     total = 0.0
     for s in stems:

@@ -85,17 +85,26 @@ def _model() -> Any:  # noqa: ANN401  (the library is untyped)
     return fasttext.load_model(str(Path(found.origin).parent / "resources" / "lid.176.ftz"))
 
 
-def _likelihoods(running: list[str], most: int) -> dict[str, float]:
+def _likelihoods(running: str, most: int) -> dict[str, float]:
     """Return the likeliest languages of a text (ISO 639-1, a few longer codes) with their probabilities."""
-    labels, shares = _model().predict(" ".join(running), k=most)
+    labels, shares = _model().predict(running, k=most)
     return {label.removeprefix("__label__"): float(share) for label, share in zip(labels, shares, strict=True)}
+
+
+def _likeliest(running: str) -> tuple[str, float]:
+    return next(iter(_likelihoods(running, 1).items()), ("", 0.0))
+
+
+# Many ask the same of many passages.
+_LIKELIEST = Memo(_likeliest)
 
 
 def _language_of(text: str) -> str:
     running = _running(text)
     if not running:
         return ""
-    return next((name for name, share in _likelihoods(running, 1).items() if share >= _LEAST_SURE), "")
+    name, share = _likeliest(" ".join(running))
+    return name if share >= _LEAST_SURE else ""
 
 
 _LANGUAGES = Memo(_language_of)
@@ -119,11 +128,9 @@ def _language_faults(record: Record) -> Sequence[str] | None:
         if quoted or (language == "en" and _is_plainly_english(running)):
             continue
         # One language costs a tenth of five, and is the passage's nearly always.
-        for likeliest, share in _likelihoods(running, 1).items():
-            if likeliest == language or share < _LIKELY:
-                continue
-            if _likelihoods(running, 5).get(language, 0.0) < _UNLIKELY:
-                faults.append(f"{role} in {likeliest}, not {language}")
+        likeliest, share = _LIKELIEST[line := " ".join(running)]
+        if likeliest != language and share >= _LIKELY and _likelihoods(line, 5).get(language, 0.0) < _UNLIKELY:
+            faults.append(f"{role} in {likeliest}, not {language}")
     return faults if told else None
 
 

@@ -51,9 +51,11 @@ def _negation_faults(record: Record) -> Sequence[str] | None:
     pair = pair_of(record)
     if not pair.is_qa:
         return None
-    question, reply = pair.asked, pair.answered
-    said = _negated(question) or _negated(reply)
-    if not said and not _negators(record.evidence.text if record.evidence else record.context):
+    shown = pair.evidence or pair.context
+    if _is_silent(pair.question) and _is_silent(pair.answer) and _is_silent(shown):
+        return []
+    said = _negated(pair.asked) or _negated(pair.answered)
+    if not said and not _negators(shown.raw):
         return []
     source = record.evidence.text if record.evidence else _sentence_of(record)
     # A free-form answer may draw its negation from elsewhere in the passage; a quotation may not.
@@ -113,12 +115,14 @@ _SENTENCES, _NEGATING_CLAUSES = Memo(_sentences), Memo(_negating_clauses)
 _PLACES, _NEGATES = Memo(_places), Memo(_negates)
 
 
+def _is_silent(text: Text) -> bool:
+    """Whether no word of `text` can negate."""
+    return _NEGATORS.isdisjoint(text.word_set) and "n't " not in text.plain_line
+
+
 def _negators(text: str) -> tuple[int, ...]:
     """Return the places of the words of `text` that negate."""
-    seen = read(text)
-    if _NEGATORS.isdisjoint(seen.word_set) and "n't " not in seen.plain_line:
-        return ()
-    return _PLACES[text]
+    return () if _is_silent(read(text)) else _PLACES[text]
 
 
 def _negated(text: str) -> bool:

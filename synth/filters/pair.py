@@ -1,9 +1,12 @@
 """What the scorers read of a record, made once for all of them."""
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from synth.core.records import Record
 from synth.filters.words import Text, read
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # More than a portion of records; they are in memory anyway while their portion is scored.
 _MOST = 4096
@@ -56,13 +59,6 @@ def pair_of(record: Record) -> Pair:
             _PAIRS.clear()
         _PAIRS[id(record)] = pair = Pair(record)
     return pair
-
-
-def share_pair(record: Record, scored: Record) -> None:
-    """Let `scored`, which differs from `record` in its scores alone, have what was read of `record`."""
-    pair = pair_of(record)
-    pair.record = scored
-    _PAIRS[id(scored)] = pair
 
 
 def forget_pairs() -> None:

@@ -10,8 +10,8 @@ ten times faster than a regular expression over the whole text.
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain, compress
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import chain
 
 from synth.filters.memo import Memo
 
@@ -151,10 +151,6 @@ def _without_owner(word: str) -> str:
     return word[:-2] if word.endswith("'s") else word
 
 
-def _content_of(piece: str) -> tuple[str, ...]:
-    return tuple([stem(word) for word in _WORDS[piece] if word not in STOPWORDS])
-
-
 def _said_of(piece: str) -> tuple[str, ...]:
     return tuple(map(_without_owner, _WORD.findall(fold(piece).lower())))
 
@@ -180,11 +176,32 @@ def _may_name(piece: str) -> bool:
 
 
 _TOKENS = Memo(_tokens_of)
-_WORDS = Memo(_lowered)
-_CONTENT = Memo(_content_of)
 _SAID = Memo(_said_of)
 _NUMBERS = Memo(_numbers_of)
 _MAY_NAME = Memo(_may_name)
+
+
+def _columns_of(piece: str) -> tuple[Collection[str], ...]:
+    """Return what a text needs of a piece.
+
+    Its words, their stems, the words without articles, the stems of content words, the numbers, and the words that
+    may be names.
+    """
+    words = _lowered(piece)
+    content = [word for word in words if word not in STOPWORDS]
+    return (
+        words,
+        tuple(map(stem, words)),
+        without_articles(words),
+        tuple(map(stem, content)),
+        _NUMBERS[piece],
+        # All names are among them, since they have a capital or a digit and are no stop words.
+        tuple(content) if _MAY_NAME[piece] else (),
+    )
+
+
+_COLUMNS = Memo(_columns_of)
+_NOTHING: tuple[tuple[Collection[str], ...], ...] = ((),) * 6
 
 
 class Text:
@@ -193,10 +210,12 @@ class Text:
     `tokens` are as written, `words` folded to lower case, `stems` crudely lemmatised; the three and
     `spans` (offsets in the text, characters folded one to one) run in step. `content` holds the stems of the
     content words, in order; `plain` the words without articles; `numbers` and `names` what the functions of
-    those names return; `marked` the words of which some may be names. Never change a part: all who read the same text share it.
+    those names return; `marked` the words that may be names; `columns` what the table of pieces says, piece by
+    piece. Never change a part: all who read the same text share it.
     """
 
     __slots__ = (
+        "columns",
         "content",
         "line",
         "marked",
@@ -216,6 +235,7 @@ class Text:
     )
     raw: str
     pieces: list[str]
+    columns: tuple[tuple[Collection[str], ...], ...]
     tokens: tuple[str, ...]
     words: tuple[str, ...]
     stems: tuple[str, ...]
@@ -234,12 +254,14 @@ class Text:
     def __init__(self, raw: str) -> None:
         self.raw = raw
         self.pieces = pieces = raw.split()
-        self.words = words = tuple(chain.from_iterable(map(_WORDS.__getitem__, pieces)))
+        # Each piece is looked up once; a look into a large table takes longer than what is done with what is there.
+        self.columns = columns = tuple(zip(*map(_COLUMNS.__getitem__, pieces), strict=True)) or _NOTHING
+        self.words = words = tuple(chain.from_iterable(columns[0]))
         # These nearly every scorer asks for.
         self.word_set = frozenset(words)
-        self.stems = stems = tuple(map(_STEMS.__getitem__, words))
+        self.stems = stems = tuple(chain.from_iterable(columns[1]))
         self.stem_set = frozenset(stems)
-        self.plain = plain = words if _ARTICLES.isdisjoint(self.word_set) else without_articles(words)
+        self.plain = plain = tuple(chain.from_iterable(columns[2]))
         self.plain_line = f" {' '.join(plain)} "
 
     # Python asks here only for a slot that is still empty: the parts that few scorers want.
@@ -290,12 +312,12 @@ def _find_line(needle: str, haystack: str) -> int:
 _PARTS: dict[str, Callable[[Text], object]] = {
     "tokens": lambda text: tuple(chain.from_iterable(map(_TOKENS.__getitem__, text.pieces))),
     "spans": _spans_of,
-    "content": lambda text: tuple(chain.from_iterable(map(_CONTENT.__getitem__, text.pieces))),
-    "line": lambda text: text.plain_line if text.plain is text.words else _line(text.words),
+    "content": lambda text: tuple(chain.from_iterable(text.columns[3])),
+    "line": lambda text: text.plain_line if len(text.plain) == len(text.words) else _line(text.words),
     "squeezed": lambda text: " ".join(text.pieces if text.raw.isascii() else fold(text.raw).split()),
-    "numbers": lambda text: _all_numbers(text.pieces),
+    "numbers": lambda text: _NONE.union(*filter(None, text.columns[4])),
     "names": lambda text: _names_of(text),
-    "marked": lambda text: _marked_words(text.pieces),
+    "marked": lambda text: frozenset(chain.from_iterable(text.columns[5])),
 }
 
 _TEXTS = Memo(Text, room=1 << 20)
@@ -350,11 +372,7 @@ def numbers(text: str) -> frozenset[str]:
 
     "one" is left out, since it is a pronoun more often than a number.
     """
-    return _all_numbers(text.split())
-
-
-def _all_numbers(pieces: Sequence[str]) -> frozenset[str]:
-    return _NONE.union(*filter(None, map(_NUMBERS.__getitem__, pieces)))
+    return _NONE.union(*filter(None, map(_NUMBERS.__getitem__, text.split())))
 
 
 def _value(number: str) -> str:
@@ -370,12 +388,6 @@ def names(text: str) -> frozenset[str]:
     A text in title case or in capitals has no names that could be told from its other words.
     """
     return read(text).names
-
-
-def _marked_words(pieces: Sequence[str]) -> frozenset[str]:
-    """Return the words of the pieces that hold a capital or a digit, stop words apart: all names are among them."""
-    marked = compress(pieces, map(_MAY_NAME.__getitem__, pieces))
-    return frozenset(chain.from_iterable(map(_WORDS.__getitem__, marked))) - STOPWORDS
 
 
 def _names_of(text: Text) -> frozenset[str]:
