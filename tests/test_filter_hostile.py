@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -312,3 +314,38 @@ def test_a_journal_with_foreign_lines_and_a_file_with_spaces_are_no_hindrance_to
     (run.journal_path / "000001.jsonl").write_text("\n".join(lines))
     story = explain(run, made.id[:6])
     assert story.record.id == made.id and [call["key"] for call in story.calls] == ["cafe1234"]
+
+
+SLOW = """
+import time
+class Slow:
+    name = "slow"
+    def score(self, records):
+        print("a scorer may print")
+        time.sleep(0.01 * len(records))
+        return [1.0] * len(records)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_signal_while_records_are_scored_leaves_the_run_as_it_was(
+    tmp_path: Path, number: signal.Signals, processes: str
+) -> None:
+    run = a_run(tmp_path, many(2000))
+    before = run.records_path.read_bytes()
+    (tmp_path / "slow.py").write_text(SLOW)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *(p or "." for p in sys.path)])}
+    options = ["--scorer", "slow:Slow", "--rule", "slow >= 1", "--processes", processes]
+    command = [sys.executable, "-c", "from synth.cli import main; main()", "filter", str(run.path), *options]
+    child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    part = run.path / ".records.scored.part"
+    deadline = time.monotonic() + 60
+    while not part.exists() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.5)
+    child.send_signal(number)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130 and "interrupted; run the same command again" in err and "Traceback" not in err
+    assert not out and not part.exists() and run.records_path.read_bytes() == before
+    assert not run.stages().get("filter")
