@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,12 @@ import pytest
 from synth.core.errors import ConfigError, RunError
 from synth.core.heldout import load_heldout
 from synth.core.record_file import read_records
-from synth.core.records import Record
+from synth.core.records import Judgement, Record
+from synth.core.runs import StageEntry
 from synth.filter import decide, run_ablate, run_filter
 from synth.filtering.config import FilterConfig
 from synth.filtering.explain import explain
+from synth.filtering.plan import Plan
 from synth.filters.base import Rule
 from synth.filters.rules_file import Combined, HumanSource, Kept, RulesFile, Term
 from tests.stub_endpoint import stub_endpoint
@@ -349,3 +352,23 @@ def test_a_signal_while_records_are_scored_leaves_the_run_as_it_was(
     assert child.returncode == 130 and "interrupted; run the same command again" in err and "Traceback" not in err
     assert not out and not part.exists() and run.records_path.read_bytes() == before
     assert not run.stages().get("filter")
+
+
+def test_broken_markup_without_end_takes_no_square_of_its_length() -> None:
+    began = time.monotonic()
+    (found,) = decide([record("How much does it cost?", "<a " * 100_000, None, "It costs 40 pounds.")], FilterConfig())
+    assert found.decision is not None and not found.decision.keep
+    assert time.monotonic() - began < 20
+
+
+def test_a_record_is_as_its_generator_made_it_whatever_filters_wrote_since() -> None:
+    made = sound(1).with_scores({"confidence": 0.9})
+    told = made.with_scores({"round_trip": 1.0, "ifd": 0.4, "pii": 1.0, "combined": 0.2, "form": 1.0, "length": 1.0})
+    told = replace(told, judgements=(Judgement("round_trip", "judge-7b", ("k",), "right"),))
+    assert Plan.of(FilterConfig()).as_made(told) == made
+
+
+def test_an_entry_that_does_not_say_what_was_read_is_not_current(tmp_path: Path) -> None:
+    run = a_run(tmp_path, [sound(i) for i in range(4)])
+    run.finish_stage("filter", StageEntry(config={}))
+    assert run_filter(run, FilterConfig()).kept == 4

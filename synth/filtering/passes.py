@@ -128,9 +128,8 @@ class Filtering:
         """Whether the stage finished with these settings and its files are as it left them."""
         entry = self.run.stages().get("filter")
         # A records.jsonl that is as the stage left it holds the same records as it read.
-        return entry is not None and self.run.is_current(
-            "filter", self.settings, self.inputs(entry.inputs["records.jsonl"])
-        )
+        read = None if entry is None else entry.inputs.get("records.jsonl")
+        return read is not None and self.run.is_current("filter", self.settings, self.inputs(read))
 
     def first_pass(self, processes: int | None, say: Progress) -> None:
         """Score every record alone.
