@@ -47,8 +47,8 @@ class Odd:
     ("given", "message"),
     [
         (KeyError("x"), "scorer odd: failed on 1 records"),
-        (float("nan"), "gave a score that is nan"),
-        (float("inf"), "gave a score that is inf"),
+        (float("nan"), "gave nan, which is no finite number"),
+        (float("inf"), "gave inf, which is no finite number"),
         ("high", "scorer odd: failed on 1 records"),
         (None, "scorer odd: failed on 1 records"),
         ([], "gave 0 scores for 1 records"),
@@ -372,3 +372,20 @@ def test_an_entry_that_does_not_say_what_was_read_is_not_current(tmp_path: Path)
     run = a_run(tmp_path, [sound(i) for i in range(4)])
     run.finish_stage("filter", StageEntry(config={}))
     assert run_filter(run, FilterConfig()).kept == 4
+
+
+def test_a_scorer_of_the_program_itself_needs_no_main_guard(tmp_path: Path) -> None:
+    run = a_run(tmp_path, many(20))
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\nfrom pathlib import Path\nfrom synth.core.runs import Run\nfrom synth.filter import run_filter\n"
+        "from synth.filtering.config import FilterConfig\n"
+        "class Mine:\n    name = 'mine'\n    def score(self, records):\n        return [1.0 for _ in records]\n"
+        "for more in ({}, {'scorer': ('__main__:Mine',), 'rule': ('mine >= 1',)}):\n"
+        "    print(run_filter(Run.open(Path(sys.argv[1])), FilterConfig(**more), processes=2).kept)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)}
+    command = [sys.executable, str(program), str(run.path)]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    first, second = done.stdout.split()
+    assert first == second and "mine" in run.records_path.read_text()

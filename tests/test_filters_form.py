@@ -3,7 +3,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synth.core.records import Message, Passage, Record
-from synth.filter import FilterConfig, scorers_of
+from synth.filtering.config import FilterConfig
+from synth.filtering.plan import scorers_of
 from synth.filters.form import FormLimits, form_scorer
 from synth.filters.memo import tables, trim_all
 

@@ -163,6 +163,8 @@ class Filtering:
         path = self.run.records_path
         blocks = ((str(path), block) for block in read_blocks(path, _BLOCK_BYTES))
         count = _processes_for(path, processes)
+        if any(spec.startswith("__main__:") for spec in self.config.scorer):
+            count = 1  # what stands in the program itself is not there in another process
         if count == 1:
             yield from (score_block(self.plan, block) for block in blocks)
             return
