@@ -1,5 +1,7 @@
 """`synth filter`: decide again, explain a record, or show what each rule does alone."""
 
+import contextlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -12,6 +14,7 @@ from synth.core.console import AsJson, ConfigFile, Quiet, RunFolder, notice, pri
 from synth.core.errors import ConfigError
 from synth.core.records import Record
 from synth.core.runs import Run
+from synth.core.signals import signals_as_usual
 from synth.filter import run_ablate, run_filter
 from synth.filtering.ablate import Ablation
 from synth.filtering.config import FilterConfig
@@ -107,17 +110,24 @@ def filter_command(
     )
     say = (lambda text: None) if quiet else notice
     if ablate:
-        kept, found = run_ablate(target, settings, heldout or (), processes=processes, say=say)
+        with signals_as_usual(), _prints_aside():
+            kept, found = run_ablate(target, settings, heldout or (), processes=processes, say=say)
         if as_json:
             print_json({"run": str(target.path), "kept": kept, "ablation": found})
         else:
             show_ablation(kept, found)
         return
-    summary = run_filter(target, settings, heldout or (), processes=processes, say=say)
+    with signals_as_usual(), _prints_aside():
+        summary = run_filter(target, settings, heldout or (), processes=processes, say=say)
     if as_json:
         print_json({"run": str(target.path), "filter": summary})
     else:
         show_filter(target, summary)
+
+
+def _prints_aside() -> contextlib.AbstractContextManager[object]:
+    """Send what a user's scorer prints to stderr, as worker processes do: stdout is for the result."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def show_ablation(kept: int, ablations: Sequence[Ablation]) -> None:

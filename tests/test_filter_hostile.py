@@ -3,10 +3,13 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +17,12 @@ import pytest
 from synth.core.errors import ConfigError, RunError
 from synth.core.heldout import load_heldout
 from synth.core.record_file import read_records
-from synth.core.records import Record
+from synth.core.records import Judgement, Record
+from synth.core.runs import StageEntry
 from synth.filter import decide, run_ablate, run_filter
 from synth.filtering.config import FilterConfig
 from synth.filtering.explain import explain
+from synth.filtering.plan import Plan
 from synth.filters.base import Rule
 from synth.filters.rules_file import Combined, HumanSource, Kept, RulesFile, Term
 from tests.stub_endpoint import stub_endpoint
@@ -42,8 +47,8 @@ class Odd:
     ("given", "message"),
     [
         (KeyError("x"), "scorer odd: failed on 1 records"),
-        (float("nan"), "gave a score that is nan"),
-        (float("inf"), "gave a score that is inf"),
+        (float("nan"), "gave nan, which is no finite number"),
+        (float("inf"), "gave inf, which is no finite number"),
         ("high", "scorer odd: failed on 1 records"),
         (None, "scorer odd: failed on 1 records"),
         ([], "gave 0 scores for 1 records"),
@@ -312,3 +317,75 @@ def test_a_journal_with_foreign_lines_and_a_file_with_spaces_are_no_hindrance_to
     (run.journal_path / "000001.jsonl").write_text("\n".join(lines))
     story = explain(run, made.id[:6])
     assert story.record.id == made.id and [call["key"] for call in story.calls] == ["cafe1234"]
+
+
+SLOW = """
+import time
+class Slow:
+    name = "slow"
+    def score(self, records):
+        print("a scorer may print")
+        time.sleep(0.01 * len(records))
+        return [1.0] * len(records)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_signal_while_records_are_scored_leaves_the_run_as_it_was(
+    tmp_path: Path, number: signal.Signals, processes: str
+) -> None:
+    run = a_run(tmp_path, many(2000))
+    before = run.records_path.read_bytes()
+    (tmp_path / "slow.py").write_text(SLOW)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *(p or "." for p in sys.path)])}
+    options = ["--scorer", "slow:Slow", "--rule", "slow >= 1", "--processes", processes]
+    command = [sys.executable, "-c", "from synth.cli import main; main()", "filter", str(run.path), *options]
+    child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    part = run.path / ".records.scored.part"
+    deadline = time.monotonic() + 60
+    while not part.exists() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.5)
+    child.send_signal(number)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130 and "interrupted; run the same command again" in err and "Traceback" not in err
+    assert not out and not part.exists() and run.records_path.read_bytes() == before
+    assert not run.stages().get("filter")
+
+
+def test_broken_markup_without_end_takes_no_square_of_its_length() -> None:
+    began = time.monotonic()
+    (found,) = decide([record("How much does it cost?", "<a " * 100_000, None, "It costs 40 pounds.")], FilterConfig())
+    assert found.decision is not None and not found.decision.keep
+    assert time.monotonic() - began < 20
+
+
+def test_a_record_is_as_its_generator_made_it_whatever_filters_wrote_since() -> None:
+    made = sound(1).with_scores({"confidence": 0.9})
+    told = made.with_scores({"round_trip": 1.0, "ifd": 0.4, "pii": 1.0, "combined": 0.2, "form": 1.0, "length": 1.0})
+    told = replace(told, judgements=(Judgement("round_trip", "judge-7b", ("k",), "right"),))
+    assert Plan.of(FilterConfig()).as_made(told) == made
+
+
+def test_an_entry_that_does_not_say_what_was_read_is_not_current(tmp_path: Path) -> None:
+    run = a_run(tmp_path, [sound(i) for i in range(4)])
+    run.finish_stage("filter", StageEntry(config={}))
+    assert run_filter(run, FilterConfig()).kept == 4
+
+
+def test_a_scorer_of_the_program_itself_needs_no_main_guard(tmp_path: Path) -> None:
+    run = a_run(tmp_path, many(20))
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\nfrom pathlib import Path\nfrom synth.core.runs import Run\nfrom synth.filter import run_filter\n"
+        "from synth.filtering.config import FilterConfig\n"
+        "class Mine:\n    name = 'mine'\n    def score(self, records):\n        return [1.0 for _ in records]\n"
+        "for more in ({}, {'scorer': ('__main__:Mine',), 'rule': ('mine >= 1',)}):\n"
+        "    print(run_filter(Run.open(Path(sys.argv[1])), FilterConfig(**more), processes=2).kept)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)}
+    command = [sys.executable, str(program), str(run.path)]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    first, second = done.stdout.split()
+    assert first == second and "mine" in run.records_path.read_text()

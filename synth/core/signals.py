@@ -11,12 +11,15 @@ from synth.core.errors import Interrupted
 
 @contextmanager
 def signals_as_usual() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the process while the block runs, whatever `stop_on_signals` made of them."""
+    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt while the block runs, whatever `stop_on_signals` made of them.
+
+    So a block that is told to end by a cluster's scheduler removes its temporary files as one that a person stops.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
-    terminate = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

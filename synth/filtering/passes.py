@@ -137,9 +137,8 @@ class Filtering:
         """Whether the stage finished with these settings and its files are as it left them."""
         entry = self.run.stages().get("filter")
         # A records.jsonl that is as the stage left it holds the same records as it read.
-        return entry is not None and self.run.is_current(
-            "filter", self.settings, self.inputs(entry.inputs["records.jsonl"])
-        )
+        read = None if entry is None else entry.inputs.get("records.jsonl")
+        return read is not None and self.run.is_current("filter", self.settings, self.inputs(read))
 
     def first_pass(self, processes: int | None, say: Progress) -> None:
         """Score every record alone.
@@ -173,6 +172,8 @@ class Filtering:
         path = self.run.records_path
         blocks = ((str(path), block) for block in read_blocks(path, _BLOCK_BYTES))
         count = _processes_for(path, processes)
+        if any(spec.startswith("__main__:") for spec in self.config.scorer):
+            count = 1  # what stands in the program itself is not there in another process
         if count == 1:
             yield from (score_block(self.plan, block) for block in blocks)
             return

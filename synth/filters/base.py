@@ -206,7 +206,7 @@ def _column(scorer: Scorer, records: Sequence[Record]) -> list[float | None]:
     for value in set(rounded):
         if value is not None and not math.isfinite(value):
             raise ConfigError(
-                f"gave a score that is {value}, which JSON cannot hold",
+                f"gave {value}, which is no finite number",
                 where=f"scorer {scorer.name}",
                 fix="return None where it does not apply",
             )

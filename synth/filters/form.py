@@ -16,7 +16,7 @@ from synth.filters.pair import Pair, pair_of
 from synth.filters.words import STOPWORDS, Text, names, numbers, read, word_set
 
 _MARKUP = re.compile(
-    r"</?(?:think|thought|reason(?:ing)?>|scratchpad|reflection)|\[/?THINK\]|```|<\|[^|>]*\|>|</?(?:div|span|p|br|b|i|table|tr|td|ul|li|a|html|body|passage|answer|question)\b[^>]*>"
+    r"</?(?:think|thought|reason(?:ing)?>|scratchpad|reflection)|\[/?THINK\]|```|<\|[^|>]*\|>|</?(?:div|span|p|br|b|i|table|tr|td|ul|li|a|html|body|passage|answer|question)\b[^<>]*>"
     r"|\[/?INST\]|<</?SYS>>|[{,]\s*\"(?:question|answer|evidence)\"\s*:|\"\s*[}\]]\s*$|\\n|\\u[0-9a-f]{4}"
     r"|^\s*(?:question|answer|q|a|user|assistant)\s*:",
     re.IGNORECASE,
