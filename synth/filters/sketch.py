@@ -99,11 +99,12 @@ class SketchBlock:
 class SketchTable:
     """The sketches of many records, row by row.
 
-    Blocks are added in the order of the rows; the columns are joined when they are first asked for.
+    Blocks are added in the order of the rows.
     """
 
     def __init__(self, blocks: Sequence[SketchBlock] = ()) -> None:
-        self._parts: dict[str, list[NDArray[Any]]] = {column.name: [] for column in fields(SketchBlock)}
+        # Bytes grow in place. Arrays that are joined at the end stand in memory twice while they are.
+        self._bytes: dict[str, bytearray] = {column.name: bytearray() for column in fields(SketchBlock)}
         self._starts: dict[str, Ints] = {}
         self._rows = 0
         for block in blocks:
@@ -111,8 +112,12 @@ class SketchTable:
 
     def add(self, block: SketchBlock) -> None:
         """Append the rows of a block."""
-        for name, parts in self._parts.items():
-            parts.append(getattr(block, name))
+        for name, held in self._bytes.items():
+            new = np.ascontiguousarray(getattr(block, name)).data.cast("B") if len(getattr(block, name)) else b""
+            try:
+                held += new
+            except BufferError:  # a column was asked for already, and is in use
+                self._bytes[name] = held + new
         self._starts.clear()
         self._rows += len(block)
 
@@ -122,15 +127,12 @@ class SketchTable:
     @property
     def nbytes(self) -> int:
         """The size of all columns in bytes."""
-        return sum(part.nbytes for parts in self._parts.values() for part in parts)
+        return sum(map(len, self._bytes.values()))
 
     def column(self, name: str) -> NDArray[Any]:
         """Return a column of `SketchBlock` over all rows."""
-        parts = self._parts[name]
-        if len(parts) != 1:
-            # One column after the other, so that no two copies of the whole table stand in memory.
-            parts[:] = [np.concatenate(parts) if parts else getattr(_empty(), name)]
-        return parts[0]
+        held, none = self._bytes[name], getattr(_empty(), name)
+        return np.frombuffer(held, none.dtype).reshape(-1, *none.shape[1:]) if held else none
 
     def sets(self, name: Literal["shingles", "content"]) -> tuple[U32, Ints, U32]:
         """Return all sets of the rows one after the other, where each starts, and how many values it has."""
@@ -141,7 +143,7 @@ class SketchTable:
 
     def select(self, rows: Ints) -> "SketchTable":
         """Return a table of these rows, in this order."""
-        columns = {name: self.column(name)[rows] for name in self._parts if name not in {"shingles", "content"}}
+        columns = {name: self.column(name)[rows] for name in self._bytes if name not in {"shingles", "content"}}
         for name in ("shingles", "content"):
             flat, starts, counts = self.sets(name)
             columns[name] = flat[spread(starts[rows], counts[rows])]
