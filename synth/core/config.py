@@ -49,5 +49,7 @@ def build(model: type[_M], *layers: Mapping[str, Any], where: str = "settings") 
             if fault["type"] == "extra_forbidden":
                 faults.append(f"unknown setting {name!r} ({did_you_mean(name, model.model_fields)})")
             else:
-                faults.append(f"{name}: {fault['msg']}")
+                # A fault of several settings together has no name, and pydantic's own words before it say nothing.
+                said = fault["msg"].removeprefix("Value error, ")
+                faults.append(f"{name}: {said}" if name else said)
         raise ConfigError("; ".join(faults), where=where) from error
