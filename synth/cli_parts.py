@@ -132,10 +132,11 @@ def show_filter(run: Run, summary: FilterSummary) -> None:
     table.add_row(f"{summary.kept}", f"kept: {summary.train} to train on, {summary.validation} for validation")
     stdout.print(table)
     for file in (read_report(run).get("contamination") or {}).get("files", ()):
-        in_passages = f", {file['in_passages']} in passages" if file["in_passages"] else ""
+        how = ", ".join(f"{count} {name}" for name, count in file["by_how"].items())
+        found = f"; {file['leaked']} are asked in {file['records']} records ({how})" if file["leaked"] else ""
+        in_passages = f"; {file['in_passages']} stand in passages" if file["in_passages"] else ""
         stdout.print(
-            f"{file['file']}: {file['clean']} of {file['items']} held-out questions clean, {file['leaked']} in records "
-            f"that were rejected for it{in_passages}",
+            f"{file['file']}: {file['clean']} of {file['items']} held-out questions clean{found}{in_passages}",
             markup=False,
         )
 

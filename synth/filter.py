@@ -67,7 +67,7 @@ def decide(
     if config.embedder is not None:
         told = [(row, one.record) for row, one in enumerate(judged) if columns.sketch[row] >= 0]
         meaning, leaks = read_meaning(told, load_embedder(config.embedder), config.duplicates_on, plan.index)
-        for row, leak in leaks.items():
+        for row, leak in leaks.items() if config.reworded == "reject" else ():
             if (leak.file, leak.item_id) not in {(known.file, known.item_id) for known in judged[row].leaks}:
                 more[row] = reason(leak)
                 columns.only[row] = -2

@@ -17,7 +17,7 @@ import pytest
 from synth.core.errors import ConfigError, RunError
 from synth.core.heldout import load_heldout
 from synth.core.record_file import read_records
-from synth.core.records import Judgement, Record
+from synth.core.records import Judgement, Passage, Record
 from synth.core.runs import StageEntry
 from synth.filter import decide, run_ablate, run_filter
 from synth.filtering.config import FilterConfig
@@ -389,3 +389,20 @@ def test_a_scorer_of_the_program_itself_needs_no_main_guard(tmp_path: Path) -> N
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     first, second = done.stdout.split()
     assert first == second and "mine" in run.records_path.read_text()
+
+
+@pytest.mark.parametrize(("reworded", "kept"), [("reject", 3), ("report", 4)])
+def test_a_reworded_held_out_question_goes_or_is_only_counted(tmp_path: Path, reworded: str, kept: int) -> None:
+    pytest.importorskip("wordllama")
+    text = "The Orla lamp was designed by Ida Brandt in the harbour of Tarnwick."
+    passage = Passage("lamp.md", text, 0, len(text))
+    told = Record.create(passage, "Who designed the Orla lamp?", "Ida Brandt", generator="qa", evidence=text)
+    human = tmp_path / "human.jsonl"
+    human.write_text(
+        json.dumps({"id": "h", "question": "By whom was the lamp Orla designed?", "answer": "Ida Brandt"}) + "\n"
+    )
+    run = a_run(tmp_path, [told, *(sound(i) for i in range(3))])
+    config = FilterConfig.model_validate({"embedder": "wordllama", "reworded": reworded})
+    assert run_filter(run, config, human).kept == kept
+    found = json.loads(run.filter_path.read_text())["contamination"]
+    assert found["dirty"] == 1 and found["files"][0]["by_how"] == {"semantic": 1}

@@ -108,6 +108,11 @@ class FilterConfig(BaseModel):
     semantic_duplicate: float | None = Field(default=None, gt=0, le=1)
     """The cosine similarity of embeddings from which two pairs are duplicates; none compares no embeddings."""
 
+    reworded: Literal["reject", "report"] = "reject"
+    """What becomes of a pair that asks a held-out question in other words, as embeddings tell it: it goes, so that
+    nothing in the dataset says what the held-out set asks; or it is only counted, since a pair about the same fact is
+    also what teaches the student that fact."""
+
     contaminated_passages: Literal["report", "reject"] = "report"
     """What becomes of a record whose passage holds a held-out question, though its own turns do not show it."""
 

@@ -194,7 +194,8 @@ class Filtering:
             known = self.leaks.setdefault(row, [])
             if (leak.file, leak.item_id) not in {(other.file, other.item_id) for other in known}:
                 known.append(leak)
-                self._reject(row, [reason(leak)])
+                if self.config.reworded == "reject":
+                    self._reject(row, [reason(leak)])
 
     async def ask(self, stop: asyncio.Event, say: Progress) -> None:
         """Ask models for the scores that rules want of them, about the records that nothing else speaks against.
