@@ -207,16 +207,26 @@ def _scores(facts: CardFacts) -> list[str]:
 
 
 def _leaks(facts: CardFacts) -> list[str]:
-    heldout = facts.filter.inputs.get("heldout")
+    entry = facts.filter
+    heldout = [digest for name, digest in entry.inputs.items() if name.partition(":")[0] == "heldout"]
     lines = ["## Decontamination", ""]
-    if heldout is None:
+    if not heldout:
         return [*lines, "Not checked: the filter was given no held-out file. Test questions may be among the rows."]
-    return [
-        *lines,
-        f"Checked against {heldout.rows} held-out questions (SHA-256 of their file `{heldout.sha256}`): "
+    files = ", ".join(f"`{one.sha256}`" for one in heldout)
+    said = (
+        f"Checked against {sum(one.rows for one in heldout)} held-out questions "
+        f"(SHA-256 of {'their file' if len(heldout) == 1 else 'their files'} {files}): "
         f"{facts.survey.contaminated} of the generated records matched one and were removed; "
-        "the rows here are those without a match.",
-    ]
+    )
+    if entry.config.get("embedder") is None:
+        said += (
+            "the rows here are those without a match in the same words. Questions in other words were not looked for."
+        )
+    elif entry.config.get("reworded") == "report":
+        said += "questions in other words were looked for and counted, and their rows are here."
+    else:
+        said += "the rows here are those without a match, in the same words or, as embeddings tell it, in others."
+    return [*lines, said]
 
 
 def _limits(facts: CardFacts) -> list[str]:
