@@ -13,7 +13,8 @@ from synth.core.errors import ConfigError, RecordError
 from tests.runs_for_tests import CHATML, filtered_run, row, tiny_student
 from tune.config import TuneConfig
 from tune.data import Measured, measure, read_dataset
-from tune.preflight import PLAIN_TEMPLATE, Student, check_labels, open_student
+from tune.preflight import check_labels
+from tune.student import PLAIN_TEMPLATE, Student, open_student
 from tune.trainer import StudentTrainer, Watch, build_trainer, quiet
 
 

@@ -320,7 +320,14 @@ def test_nothing_of_the_libraries_reaches_the_terminal(
 
 @pytest.mark.parametrize(
     "settings",
-    [{"rnak": 8}, {"candidate": "../up"}, {"candidate": ".hidden"}, {"epochs": 0}, {"method": "qlora"}, {"dropout": 1}],
+    [
+        {"rnak": 8},
+        {"candidate": "../up"},
+        {"candidate": ".hidden"},
+        {"epochs": 0},
+        {"method": "lora", "dora": 3},
+        {"dropout": 1},
+    ],
 )
 def test_settings_that_are_wrong_or_unknown_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

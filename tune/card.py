@@ -9,7 +9,8 @@ from synth.inference.weights import model_name
 if TYPE_CHECKING:
     from synth.core.jsonl import FileDigest
     from tune.config import TuneConfig
-    from tune.preflight import Labels, Student
+    from tune.preflight import Labels
+    from tune.student import Student
 
 TRAINING_VERSION = 1
 

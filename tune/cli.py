@@ -19,7 +19,7 @@ from tune.validate import ValidateConfig, validate
 from tune.verdict import table
 
 if TYPE_CHECKING:
-    from tune.trainer import Progress
+    from tune.progress import Progress
 
 app = typer.Typer(
     name="tune",

@@ -26,8 +26,10 @@ from tune.card import model_card, training_report
 from tune.checkpoints import Checkpoint, last_complete, sync_files
 from tune.config import TuneConfig
 from tune.data import Dataset, Measured, measure, read_dataset, within
-from tune.preflight import Labels, Student, check_labels, open_student
-from tune.trainer import ADAPTER_ONLY, Progress, StudentTrainer, Watch, build_trainer, quiet
+from tune.preflight import Labels, check_labels
+from tune.progress import Progress
+from tune.student import Student, open_student
+from tune.trainer import ADAPTER_ONLY, StudentTrainer, Watch, build_trainer, quiet
 
 __all__ = ["Progress", "StudentResult", "TuneConfig", "train"]
 

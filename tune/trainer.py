@@ -11,7 +11,6 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,8 @@ from synth.core.errors import RunError
 from tune.checkpoints import checkpoint_folder, seal_checkpoint
 from tune.config import TuneConfig
 from tune.data import Measured
-from tune.preflight import Student, load_error
+from tune.progress import Progress
+from tune.student import Student, load_error
 
 # peft would ask the hub whether the vocabulary has grown, unless it is told not to save embeddings.
 ADAPTER_ONLY: Mapping[str, Any] = {"save_embedding_layers": False}
@@ -36,18 +36,6 @@ ADAPTER_ONLY: Mapping[str, Any] = {"save_embedding_layers": False}
 _HISTORY = 200  # About how many points of the loss curve are kept.
 _WINDOW = 50  # Batches among which rows of like length are looked for.
 _LIBRARIES = ("transformers", "trl", "peft", "accelerate", "datasets", "huggingface_hub", "torch", "py.warnings")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a training stands after a step; losses are None before they are first known."""
-
-    step: int
-    total: int
-    epoch: float
-    loss: float | None
-    validation_loss: float | None
-    tokens_per_second: float
 
 
 def build_trainer(
