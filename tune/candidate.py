@@ -19,8 +19,8 @@ _STAGE = "sft:"
 class Candidate:
     """A finished candidate.
 
-    `student` is the untuned model: a folder or a hub id; `spec` is how the user named it. `revision` identifies its weights: of a folder the
-    digest, of a hub model the commit. `train_sha256` is of the dataset that it was tuned on.
+    `student` is the untuned model: a folder or a hub id; `spec` is how the user named it. `revision` identifies its
+    weights: of a folder the digest, of a hub model the commit. `train_sha256` is of the dataset that it was tuned on.
     """
 
     name: str

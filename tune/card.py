@@ -74,7 +74,8 @@ trained to write.
 
 ## Training
 
-{report["steps"]} steps{_kept(report)}, seed {report["seed"]}. Mean training loss over the last epoch {report["train_loss"]:.4f};
+{report["steps"]} steps{_kept(report)}, seed {report["seed"]}.
+Mean training loss over the last epoch {report["train_loss"]:.4f};
 validation loss {"not measured, there were no validation rows" if validation is None else f"{validation:.4f}"}.
 
 | setting | value |
@@ -101,7 +102,8 @@ def _lineage(report: Mapping[str, Any]) -> str:
     if not report["lineage"]:
         return ""
     lines = "\n".join(
-        f"- {parent['candidate']} of {parent['run']}, tuned on `{parent['train_sha256']}`" for parent in report["lineage"]
+        f"- {parent['candidate']} of {parent['run']}, tuned on `{parent['train_sha256']}`"
+        for parent in report["lineage"]
     )
     return f"\nIt goes on from:\n\n{lines}\n"
 

@@ -29,12 +29,14 @@ from tune.card import model_card
 from tune.checkpoints import Checkpoint, last_complete, sync_files
 from tune.config import TuneConfig
 from tune.data import open_dataset
+from tune.findings import Preflight
 from tune.lineage import Parent, continued, find_parent
 from tune.memory import MemoryPlan, plan_memory
-from tune.preflight import Preflight, Proof, examine, prove
+from tune.preflight import examine
 from tune.progress import Progress
+from tune.proof import Proof, prove
 from tune.quiet import quiet
-from tune.ranks import is_main, processes
+from tune.ranks import is_main
 from tune.rows import Dataset
 from tune.setup import Setup, settle
 from tune.student import Student, open_student
@@ -71,7 +73,7 @@ class StudentResult:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What is known before a step is taken: the rows as they would be trained on, the setup, and the memory it takes."""
+    """What is known before a step is taken: the rows as they would be trained on, the setup, the memory it takes."""
 
     candidate: str
     student: Student
@@ -79,6 +81,15 @@ class Checked:
     setup: Setup | None
     memory: MemoryPlan | None
     notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `tune sft --preflight --json` prints."""
+        return {
+            **self.preflight.to_json(),
+            "setup": None if self.setup is None else self.setup.to_json(),
+            "memory": None if self.memory is None else self.memory.to_json(),
+            "notes": list(self.notes),
+        }
 
 
 def check(run: Run, config: TuneConfig, *, heldout: Path | None = None) -> Checked:
@@ -146,8 +157,8 @@ def train(
             return _result(job, report, notes, trained=False, resumed=None)
         clock.mark("dataset")
         found = _examined(job, heldout)
-        for note in found.notes:
-            notes.add(note)
+        for finding in found.notes():
+            notes.add(finding.said)
         found.raise_if_faulty()
         setup = settle(job.config, job.student, found.train)
         _warn_of_memory(_planned(job, found, setup), notes)
@@ -378,7 +389,7 @@ def _proven(job: _Job, found: Preflight, trainer: StudentTrainer, setup: Setup) 
     """Return what the labels of each side are, proven on the batches that the trainer would take."""
     sides = {"train": (trainer.train_dataset, found.train), "validation": (trainer.eval_dataset, found.validation)}
     return {
-        name: prove(prepared, trainer.data_collator, rows, job.student, packed=setup.packed)
+        name: prove(prepared, trainer.data_collator, rows, packed=setup.packed is not None, length=setup.packed)
         for name, (prepared, rows) in sides.items()
         if rows
     }

@@ -111,9 +111,7 @@ def build_trainer(
     return trainer
 
 
-def _arguments(
-    config: TuneConfig, setup: Setup, places: Places, rows: Mapping[str, Sequence[Rendered]]
-) -> SFTConfig:
+def _arguments(config: TuneConfig, setup: Setup, places: Places, rows: Mapping[str, Sequence[Rendered]]) -> SFTConfig:
     check_trainer_table(config.trainer, {field.name for field in dataclasses.fields(SFTConfig)})
     on_cpu = not torch.accelerator.is_available()
     defaults: dict[str, Any] = {"dataloader_pin_memory": not on_cpu}
@@ -154,7 +152,9 @@ def _arguments(
             **(defaults | config.trainer),
         )
     except (TypeError, ValueError, ImportError) as error:
-        raise ConfigError(f"SFTConfig refuses the settings ({' '.join(str(error).split())[:400]})", where="[sft]") from error
+        raise ConfigError(
+            f"SFTConfig refuses the settings ({' '.join(str(error).split())[:400]})", where="[sft]"
+        ) from error
     # With several GPUs in sight Trainer would wrap the model in DataParallel, which TRL refuses; one GPU it is.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
@@ -271,7 +271,7 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
             self._shipping = False
 
     def best(self) -> Best | None:
-        """Return the kept weights of the lowest validation loss, or None where the last ones are the best or asked for."""
+        """Return the kept weights of the lowest validation loss, or None where the last ones shall be taken."""
         losses = {e["step"]: e["eval_loss"] for e in self.state.log_history if "eval_loss" in e}
         if self._keep == "last" or not losses:
             return None
@@ -396,4 +396,3 @@ def _name_dtype(path: Path, dtype: torch.dtype) -> None:
     config = json.loads(path.read_bytes())
     config["dtype"] = str(dtype).removeprefix("torch.")
     write_json(path, config)
-

@@ -8,7 +8,7 @@ from synth.core.errors import ConfigError, did_you_mean
 _WHERE = "[sft.trainer]"
 
 # What has a setting of its own: said in two places, nobody could tell which one holds.
-_SAID_ELSEWHERE: Mapping[str, str] = {
+SAID_ELSEWHERE: Mapping[str, str] = {
     "seed": "seed",
     "data_seed": "seed",
     "num_train_epochs": "epochs",
@@ -49,7 +49,7 @@ _SAID_ELSEWHERE: Mapping[str, str] = {
 }
 
 # What this program relies on: that rows are whole and labelled as shown, that runs resume, that nothing foreign runs.
-_KEPT: Mapping[str, str] = {
+KEPT: Mapping[str, str] = {
     "output_dir": "checkpoints lie in the run",
     "resume_from_checkpoint": "running again resumes",
     "ignore_data_skip": "a resumed training takes up the order of its rows",
@@ -86,10 +86,10 @@ def check_trainer_table(table: Mapping[str, Any], known: Iterable[str]) -> None:
     """
     faults = []
     for name in table:
-        if name in _SAID_ELSEWHERE:
-            faults.append(f"{name!r} is set with {_SAID_ELSEWHERE[name]!r} in [sft]")
-        elif name in _KEPT:
-            faults.append(f"{name!r} is not to be set: {_KEPT[name]}")
+        if name in SAID_ELSEWHERE:
+            faults.append(f"{name!r} is set with {SAID_ELSEWHERE[name]!r} in [sft]")
+        elif name in KEPT:
+            faults.append(f"{name!r} is not to be set: {KEPT[name]}")
         elif name not in known:
             faults.append(f"SFTConfig has no {name!r} ({did_you_mean(name, known)})")
     if faults:

@@ -8,7 +8,8 @@ from synth.core.runs import package_versions
 if TYPE_CHECKING:
     from synth.core.jsonl import FileDigest
     from tune.config import TuneConfig
-    from tune.preflight import Preflight, Proof
+    from tune.findings import Preflight
+    from tune.proof import Proof
     from tune.setup import Setup
     from tune.student import Student
 
@@ -76,8 +77,8 @@ def training_report(
             for name, digest in inputs.items()
         },
         "rows": {name: proof.rows for name, proof in proofs.items()},
-        "dropped": [dict(row) for row in found.dropped],
-        "cut": [dict(row) for row in found.cut],
+        "dropped": [row.to_json() for row in found.dropped],
+        "cut": [row.to_json() for row in found.cut],
         "steps": steps,
         "kept_step": kept_step,
         "stopped_early": stopped_early,
