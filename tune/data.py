@@ -100,18 +100,16 @@ def _sources(run: Run, config: TuneConfig) -> tuple[tuple[Source, ...], tuple[fl
             f"some sources have a share and {without!r} has none", where="--mix", fix=f"write {without}=SHARE, or none"
         )
     shares = tuple(weight / sum(weights) for weight in weights) or None
-    found: dict[str, Source] = {}
+    found = []
     for number, (spec, _) in enumerate(parsed):
         if any(_same(spec, other) for other, _ in parsed[:number]):
             raise ConfigError("the source is named twice, and no row is repeated", where=f"--mix {spec}")
         # The share decides the rows, so it stands where the fingerprint is made of.
         prefix = f"mix={shares[number]:.6g}:" if shares else "mix:"
-        source = _named(spec, "--mix", prefix, scored=scored)
-        twins = sum(other.partition("#")[0] == source.name for other in found)
-        if twins:
-            source = _renamed(source, f"{source.name}#{twins + 1}", prefix)
-        found[source.name] = source
-    return tuple(found.values()), shares
+        found.append((_named(spec, "--mix", prefix, scored=scored), prefix))
+    # Neither the order on the command line nor the folders that the sources lie in may change the rows.
+    order = sorted(range(len(found)), key=lambda k: (found[k][0].name, sorted(found[k][0].inputs.items(), key=str)))
+    return _with_unique_names([found[k] for k in order]), shares and tuple(shares[k] for k in order)
 
 
 def _weighed(spec: str) -> tuple[str, float | None]:
@@ -145,20 +143,30 @@ def _named(spec: str, flag: str, prefix: str, *, scored: bool = False, training_
     return replace(source, inputs={f"{prefix}{key}": digest for key, digest in source.inputs.items()})
 
 
-def _renamed(source: Source, name: str, prefix: str) -> Source:
-    """Return a source whose name another has under a name of its own."""
-    start = len(prefix) + len(source.name)
-    rows = [
-        None if side is None else tuple(replace(row, source=name) for row in side)
-        for side in (source.train, source.validation)
-    ]
-    return replace(
-        source,
-        name=name,
-        train=rows[0] or (),
-        validation=rows[1],
-        inputs={f"{prefix}{name}{key[start:]}": digest for key, digest in source.inputs.items()},
-    )
+def _with_unique_names(named: Sequence[tuple[Source, str]]) -> tuple[Source, ...]:
+    """Return the sources with `#2`, `#3` … after names that stood before; the prefix is that of their inputs."""
+    made: list[Source] = []
+    for number, (source, prefix) in enumerate(named):
+        twins = sum(other.name == source.name for other, _ in named[:number])
+        if not twins:
+            made.append(source)
+            continue
+        name, start = f"{source.name}#{twins + 1}", len(prefix) + len(source.name)
+        validation = source.validation
+        made.append(
+            replace(
+                source,
+                name=name,
+                train=_from(source.train, name),
+                validation=None if validation is None else _from(validation, name),
+                inputs={f"{prefix}{name}{key[start:]}": digest for key, digest in source.inputs.items()},
+            )
+        )
+    return tuple(made)
+
+
+def _from(rows: Sequence[Row], source: str) -> tuple[Row, ...]:
+    return tuple(row if row.source == source else replace(row, source=source) for row in rows)
 
 
 def _of_run(run: Run, name: str, *, scored: bool) -> Source:
@@ -169,8 +177,7 @@ def _of_run(run: Run, name: str, *, scored: bool) -> Source:
         train, validation = (
             tuple(replace(row, scores=scores.get(row.id, {})) for row in side) for side in (train, validation)
         )
-    train, validation = (tuple(replace(row, source=name) for row in side) for side in (train, validation))
-    return Source(name, train, validation, inputs)
+    return Source(name, _from(train, name), _from(validation, name), inputs)
 
 
 def _scores(run: Run, wanted: set[str]) -> tuple[dict[str, dict[str, float | None]], FileDigest]:
@@ -180,9 +187,9 @@ def _scores(run: Run, wanted: set[str]) -> tuple[dict[str, dict[str, float | Non
         RunError: records.jsonl is not there, or not the one that the filter wrote.
     """
     recorded = run.stage("filter", made_by=f"synth filter {run.path}").outputs.get(run.records_path.name)
-    if recorded is None or digest_file(run.records_path) != recorded:
+    if recorded is None or not run.records_path.is_file() or digest_file(run.records_path) != recorded:
         raise RunError(
-            "the file with the scores is not the one that the filter wrote",
+            "the file with the scores is missing or not the one that the filter wrote",
             where=str(run.records_path),
             fix=f"`synth filter {run.path}` writes it anew",
         )
@@ -265,7 +272,7 @@ def _replayed(
     share = len(drawn) / (len(drawn) + len(train))
     few = f", fewer than the {wanted} wanted" if len(drawn) < wanted else ""
     notes.append(f"replay: {len(drawn)} of {len(usable)} rows of {source.name}, a share of {share:.3g}{few}")
-    return tuple(replace(row, source="replay") for row in drawn)
+    return _from(drawn, "replay")
 
 
 def _refuse_shared_documents(train: Sequence[Row], validation: Sequence[Row], config: TuneConfig) -> None:
