@@ -38,7 +38,8 @@ def test_an_adapter_is_trained_further_with_its_lineage(
     result = train(run, TuneConfig(**{"from": str(before.path), "candidate": "second", **quick}))
     report = report_of(result)
     assert [parent["candidate"] for parent in report["lineage"]] == ["first"]
-    assert report["lineage"][0]["train_sha256"] == home.stages()["filter"].outputs["dataset/train.jsonl"].sha256
+    trained_on = home.stages()["filter"].outputs["dataset/train.jsonl"].sha256
+    assert report["lineage"][0]["data"]["dataset/train.jsonl"] == trained_on
     settings = json.loads((result.path / "adapter_config.json").read_bytes())
     assert (settings["r"], settings["lora_alpha"], settings["use_rslora"]) == (4, 8, True)
     # It began where the first one ended: closer to it than to an adapter that starts anew.

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -95,9 +94,7 @@ def test_a_packed_training_says_how_full_its_sequences_are(student: Path, tmp_pa
 
 
 def test_a_packing_length_that_a_row_does_not_fit_is_refused(student: Path, tmp_path: Path) -> None:
-    def refused(match: str, **settings: Any) -> None:  # noqa: ANN401
-        with pytest.raises(ConfigError, match=match):
-            built(tmp_path / str(len(list(tmp_path.iterdir()))), config(student, **settings))
-
-    refused(r"--packing-length: a row has \d+ tokens and would not fit a sequence of 16", packing=True, packing_length=16)
-    refused("nothing is packed here; add --packing", packing_length=512, packing=False)
+    with pytest.raises(ConfigError, match=r"--packing-length: a row has \d+ tokens and would not fit a sequence of 16"):
+        built(tmp_path / "short", config(student, packing=True, packing_length=16))
+    with pytest.raises(ConfigError, match="--packing-length: nothing is packed here; add --packing"):
+        built(tmp_path / "none", config(student, packing=False, packing_length=512))

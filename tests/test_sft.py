@@ -3,8 +3,6 @@
 import json
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from synth.core.errors import ConfigError, RecordError, RunError
 from synth.core.runs import Run
 from tests.runs_for_tests import CHATML, filtered_run, row, tiny_student
-from tune.checkpoints import last_complete
 from tests.trainings import config, train_in_a_process, weights
+from tune.checkpoints import last_complete
 from tune.config import TuneConfig
 from tune.order import EpochSampler
 from tune.sft import Progress, StudentResult, train
@@ -96,11 +94,11 @@ def test_the_report_holds_the_losses_of_every_epoch(
     assert losses[-1] < losses[0]
     assert report["train_loss"] == pytest.approx(sum(losses[-2:]) / 2)
     assert report["validation_loss"] == report["history"]["validation"][-1]["loss"]
-    assert report["dataset"]["train"] == {
+    assert report["dataset"]["dataset/train.jsonl"] == {
         "sha256": run.stages()["filter"].outputs["dataset/train.jsonl"].sha256,
         "rows": 12,
-        "used": 12,
     }
+    assert report["rows"] == {"train": 12, "validation": 3}
     assert report["stop_token"]["text"] == "<|im_end|>" and report["tokens"]["seen"] == 3 * report["tokens"]["train"]
 
 

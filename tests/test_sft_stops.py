@@ -89,7 +89,9 @@ def test_the_candidate_has_the_weights_of_the_lowest_validation_loss(overfitted:
     for number in range(20, 23):
         turns = row(number)
         whole = tokenizer.apply_chat_template(turns["prompt"] + turns["completion"], return_dict=True)["input_ids"]
-        asked = tokenizer.apply_chat_template(turns["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
+        asked = tokenizer.apply_chat_template(turns["prompt"], add_generation_prompt=True, return_dict=True)[
+            "input_ids"
+        ]
         ids = torch.tensor([whole])
         with torch.no_grad():
             logs = model(ids).logits[0, :-1].log_softmax(-1)

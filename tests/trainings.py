@@ -39,9 +39,7 @@ def report_of(result: StudentResult) -> dict[str, Any]:
     return report
 
 
-def train_in_a_process(
-    run: Run, settings: TuneConfig, step: int, then: str
-) -> "subprocess.CompletedProcess[str]":
+def train_in_a_process(run: Run, settings: TuneConfig, step: int, then: str) -> "subprocess.CompletedProcess[str]":
     """Train in a process of its own, in which `then` is run at this step: Python in which os and signal are there."""
     script = f"""
 import os, resource, signal, sys

@@ -1,5 +1,6 @@
 """A candidate as validation finds it: what was tuned, how, and whether its files are still those that were tuned."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,8 @@ class Candidate:
     """A finished candidate.
 
     `student` is the untuned model: a folder or a hub id; `spec` is how the user named it. `revision` identifies its
-    weights: of a folder the digest, of a hub model the commit. `train_sha256` is of the dataset that it was tuned on.
+    weights: of a folder the digest, of a hub model the commit. `data` are the digests, by name, of the files that it
+    was tuned on.
     """
 
     name: str
@@ -29,7 +31,7 @@ class Candidate:
     spec: str
     student: str | Path
     revision: str
-    train_sha256: str
+    data: Mapping[str, str]
     plain_template: bool
 
     @property
@@ -93,6 +95,6 @@ def find_candidate(run: Run, name: str | None = None) -> Candidate:
         spec=spec,
         student=student,
         revision=report["student_revision"],
-        train_sha256=report["dataset"]["train"]["sha256"],
+        data={name: digest.sha256 for name, digest in sorted(entry.inputs.items())},
         plain_template=entry.config.get("chat_template") == "plain",
     )

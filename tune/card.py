@@ -102,7 +102,8 @@ def _lineage(report: Mapping[str, Any]) -> str:
     if not report["lineage"]:
         return ""
     lines = "\n".join(
-        f"- {parent['candidate']} of {parent['run']}, tuned on `{parent['train_sha256']}`"
+        f"- {parent['candidate']} of {parent['run']}, tuned on "
+        + ", ".join(f"{name} `{sha256}`" for name, sha256 in parent["data"].items())
         for parent in report["lineage"]
     )
     return f"\nIt goes on from:\n\n{lines}\n"

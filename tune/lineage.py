@@ -46,7 +46,7 @@ def find_parent(run: Run, named: str) -> Parent:
     this = {
         "candidate": candidate.name,
         "run": home.path.resolve().name,
-        "train_sha256": candidate.train_sha256,
+        "data": dict(candidate.data),
         "weights_sha256": weights,
     }
     return Parent(candidate, weights[0], (this, *report.get("lineage", ())))

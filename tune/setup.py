@@ -66,9 +66,7 @@ def settle(config: TuneConfig, student: Student, rows: Sequence[Rendered]) -> Se
         # A step sees about as many rows as it would unpacked: learning rates and steps keep their meaning.
         batch_size, accumulation = 1, max(1, round(config.batch_size * config.gradient_accumulation * mean / packed))
     elif config.packing_length is not None:
-        raise ConfigError(
-            "a packing length without packing does nothing", where="--packing-length", fix="add --packing"
-        )
+        raise ConfigError("nothing is packed here", where="--packing-length", fix="add --packing")
     return Setup(
         device=device_name(),
         precision=precision,

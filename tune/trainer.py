@@ -27,7 +27,7 @@ from tune.config import TuneConfig
 from tune.order import EpochSampler
 from tune.quantized import prepare, quantization
 from tune.ranks import is_main
-from tune.rows import Rendered
+from tune.rows import IGNORED, Rendered
 from tune.setup import Setup, steps_per_epoch
 from tune.student import Student, load_error
 from tune.trackers import tensorboard_writer
@@ -250,6 +250,7 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
         self.watch, self.places, self._order, self._keep, self._shipped = watch, places, order, keep, shipped
         self._shipping = False
         super().__init__(callbacks=[watch], **options)
+        self._validated_loss, self._validated_tokens = 0.0, 0
         watch.agree = self._agree
         self.remove_callback(PrinterCallback)
 
@@ -287,6 +288,28 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
         if self._keep == "best" and lowest and self.state.global_step < self.state.max_steps:
             self._guarded("the best weights", self._keep_best)
         return metrics
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *positional: Any, **named: Any) -> Any:  # noqa: ANN401
+        """Return TRL's loss, and add up what a validation loss by tokens takes."""
+        found = super().compute_loss(model, inputs, *positional, **named)
+        if not self.model.training:
+            counted = (inputs["labels"][..., 1:] != IGNORED).sum().item()
+            loss = found[0] if isinstance(found, tuple) else found
+            self._validated_loss += loss.item() * counted
+            self._validated_tokens += counted
+        return found
+
+    def log(self, logs: dict[str, float], *positional: Any, **named: Any) -> None:  # noqa: ANN401
+        """Log, with the validation loss as the mean over all labelled tokens.
+
+        Trainer's is the mean of the batches' means: it changes with the size of the batches and with packing.
+        """
+        if "eval_loss" in logs:
+            sums = torch.tensor([self._validated_loss, float(self._validated_tokens)], device=self.args.device)
+            total, counted = self.accelerator.reduce(sums, reduction="sum").tolist()
+            self._validated_loss, self._validated_tokens = 0.0, 0
+            logs["eval_loss"] = total / counted if counted else math.nan
+        super().log(logs, *positional, **named)
 
     def _keep_best(self) -> None:
         keep_best(

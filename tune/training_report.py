@@ -72,10 +72,7 @@ def training_report(
         "seed": config.seed,
         "hyperparameters": {name: value for name, value in settings.items() if name not in _TOLD_ELSEWHERE},
         "setup": setup.to_json(),
-        "dataset": {
-            name: {**digest.to_json(), "used": proofs[side].rows if (side := _side(name)) in proofs else 0}
-            for name, digest in inputs.items()
-        },
+        "dataset": {name: digest.to_json() for name, digest in sorted(inputs.items())},
         "rows": {name: proof.rows for name, proof in proofs.items()},
         "dropped": [row.to_json() for row in found.dropped],
         "cut": [row.to_json() for row in found.cut],
@@ -100,10 +97,6 @@ def training_report(
         "seconds": round(seconds, 3),
         "cost": None if config.hourly_price is None else round(seconds / 3600 * config.hourly_price, 6),
     }
-
-
-def _side(name: str) -> str:
-    return "validation" if "validation" in name else "train"
 
 
 def _point(entry: Mapping[str, float], prefix: str) -> dict[str, float]:
