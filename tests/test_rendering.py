@@ -163,7 +163,7 @@ def test_a_template_that_only_trims_or_forgets_thoughts_eats_nothing(tmp_path: P
 
 def test_a_prompt_that_melts_into_its_completion_is_a_fault(students: dict[str, Student]) -> None:
     tokenizer = students["own"].tokenizer
-    # The bundled tokenizer has "water" as one token, so "wa" before "ter" is another prompt than "wa" alone.
-    assert len(tokenizer("water")["input_ids"]) == 1
+    # The bundled tokenizer has " water" as one token, which the prompt alone would not end in.
+    assert len(tokenizer(" water")["input_ids"]) == 1
     [fault] = render([Row("melt", "melt", "The wa", "ter is hot.")], tokenizer)
     assert isinstance(fault, Fault) and fault.kind == "prefix" and "melts into" in fault.message

@@ -1,5 +1,6 @@
 """What preflight found out about a dataset and a student: values that need no torch, for errors, tables and files."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -132,4 +133,19 @@ def listed(names: Sequence[str]) -> str:
     """Return `2 rows: a, b`, naming the first few."""
     more = len(names) - NAMED
     noun = "row" if len(names) == 1 else "rows"
-    return f"{len(names)} {noun}: {', '.join(names[:NAMED])}" + (f" and {more} more" if more > 0 else "")
+    named = visible(", ".join(names[:NAMED])).replace("\n", " ")
+    return f"{len(names)} {noun}: {named}" + (f" and {more} more" if more > 0 else "")
+
+
+def visible(text: str) -> str:
+    """Return the text with every character that is not for the eye written as an escape; line breaks stay."""
+    return "".join(c if c == "\n" or not _does_something(c) else _escape(c) for c in text)
+
+
+def _does_something(character: str) -> bool:
+    # Control, format (bidirectional overrides, zero width), surrogate, private, and line and paragraph separators.
+    return unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -7,15 +7,15 @@ layer by layer for each product. Embeddings, norms and the output head stay as t
 import importlib
 import importlib.metadata
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from packaging.version import Version
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from synth.core.errors import ConfigError
 
-_PACKAGE = "bitsandbytes"
-_LEAST = (0, 46, 1)  # The first that transformers takes; it has the kernels for CPUs too.
+_LEAST = Version("0.46.1")  # The first that transformers takes; it has kernels for CPUs too.
 
 
 def quantization(precision: str) -> BitsAndBytesConfig:
@@ -71,22 +71,22 @@ def four_bit_weights(model: PreTrainedModel) -> int:
 
 
 def _check_package() -> None:
-    fix: Literal["pip install -U bitsandbytes"] = "pip install -U bitsandbytes"
-    where = "--method qlora"
+    fix = "install it with `pip install -U bitsandbytes`, or take --method lora"
     try:
-        version = importlib.metadata.version(_PACKAGE)
-        with warnings.catch_warnings():
-            # It warns of torch features that it will have to leave one day; that is no news for the user.
-            warnings.simplefilter("ignore")
-            importlib.import_module(_PACKAGE)
-    except ImportError as error:
-        if isinstance(error, importlib.metadata.PackageNotFoundError):
-            raise ConfigError(
-                "four-bit weights need the package bitsandbytes, which is not installed", where=where, fix=fix
-            ) from error
+        version = importlib.metadata.version("bitsandbytes")
+    except importlib.metadata.PackageNotFoundError as error:
         raise ConfigError(
-            f"bitsandbytes does not load here ({' '.join(str(error).split())[:200]})", where=where, fix=fix
+            "four-bit weights need the package bitsandbytes, which is not installed", where="--method qlora", fix=fix
         ) from error
-    least = ".".join(map(str, _LEAST))
-    if tuple(int(part) for part in version.split(".")[:3] if part.isdigit()) < _LEAST:
-        raise ConfigError(f"bitsandbytes {version} is too old; {least} or later is needed", where=where, fix=fix)
+    if Version(version) < _LEAST:
+        raise ConfigError(
+            f"bitsandbytes {version} is too old: {_LEAST} or later is needed", where="--method qlora", fix=fix
+        )
+    try:
+        with warnings.catch_warnings():
+            # It warns of what torch will take away one day; that is no news for the user.
+            warnings.simplefilter("ignore")
+            importlib.import_module("bitsandbytes")
+    except (ImportError, OSError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise ConfigError(f"bitsandbytes does not load here ({said})", where="--method qlora", fix=fix) from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jinja2 import TemplateError
 
+from tune.findings import visible
 from tune.rows import IGNORED, Rendered, Row
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class _Renderer:
                 )
             left_out = self._left_out(turns, whole)
         except _STUMBLES as error:
-            said = " ".join(str(error).split())[:200]
+            said = visible(" ".join(str(error).split())[:200])
             return Fault(
                 row,
                 "refused",

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from synth.core.errors import ConfigError, RecordError, RunError, SynthError, did_you_mean
+from synth.core.errors import ConfigError, RecordError, RunError, did_you_mean
 from synth.core.jsonl import FileDigest, digest_file, parse_line, read_blocks
 from tune.formats import COLUMNS, prompt_key, to_row
 from tune.rows import Row
@@ -26,7 +26,7 @@ _BATCH_ROWS = 1000
 _HUB = re.compile(
     r"(?P<repo>[\w.-]+/[\w.-]+|(?<=hub:)[\w.-]+)(?::(?P<config>[\w.-]+))?(?:@(?P<split>[\w.\[\]:%+-]+))?", re.ASCII
 )
-_COMMIT = re.compile(r"@([0-9a-f]{40})/")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,44 +265,50 @@ def _hub(repo: str, config: str | None, split: str | None, flag: str, training_o
     silent = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        there = [split] if split else list(datasets.get_dataset_split_names(repo, config))
-        if split is None and "train" not in there:
-            raise ConfigError(
-                f"the dataset has no split named train, but {', '.join(sorted(there)) or 'none'}",
-                where=where,
-                fix=f"name one as {repo}@{there[0] if there else 'SPLIT'}",
-            )
-        wanted = [split or "train"]
-        if split is None and "validation" in there and not training_only:
-            wanted.append("validation")
-        loaded = [datasets.load_dataset(repo, config, split=one) for one in wanted]
-    except SynthError:
-        raise
+        tables = datasets.load_dataset(repo, config, split=split)
     except Exception as error:  # the library's own, the hub's, and those of several HTTP stacks
         raise ConfigError(
             f"the dataset cannot be loaded from the hub ({_first_line(error)})",
             where=where,
-            fix="check the name and the network (HF_HUB_OFFLINE uses what was loaded before), or name a local file",
+            fix="check the name and the network (HF_HUB_OFFLINE=1 takes what was loaded before), or name a local file",
         ) from error
     finally:
         if not silent:
             datasets.enable_progress_bars()
-    sides, inputs, commits = [], {}, set[str]()
-    for one, table in zip(wanted, loaded, strict=True):
-        digest = hashlib.sha256()
-        rows = _Faults(f"{repo}@{one}").collect(_table_rows(table, digest), name)
-        inputs[f"{name}/{one}"] = FileDigest(digest.hexdigest(), len(rows))
-        sides.append(tuple(rows))
-        commits |= set(_COMMIT.findall(" ".join(table.info.download_checksums or {})))
-    if not sides[0]:
-        raise RecordError("there is no row", where=f"{repo}@{wanted[0]}", fix="name another source")
-    notes = tuple(f"{name}: commit {commit[:12]} of the hub" for commit in sorted(commits))
-    validation = sides[1] if len(sides) > 1 else None
-    return Source(name, sides[0], validation, inputs, notes, own_split=validation is not None)
+    if split is not None:
+        rows, digest = _table(tables, f"{repo}@{split}", name)
+        return Source(name, rows, None, {name: digest}, _commit(tables, name))
+    if "train" not in tables:
+        there = sorted(map(str, tables))
+        raise ConfigError(
+            f"the dataset has no split named train, but {' and '.join(there) or 'none'}",
+            where=where,
+            fix=f"name one as {name}@{there[0]}" if there else "name another dataset",
+        )
+    train, digest = _table(tables["train"], f"{repo}@train", name)
+    inputs, notes = {f"{name}/train": digest}, _commit(tables["train"], name)
+    if training_only or not len(tables.get("validation", ())):
+        return Source(name, train, None, inputs, notes)
+    validation, inputs[f"{name}/validation"] = _table(tables["validation"], f"{repo}@validation", name)
+    return Source(name, train, validation, inputs, notes, own_split=True)
+
+
+def _table(table: Any, where: str, source: str) -> tuple[tuple[Row, ...], FileDigest]:  # noqa: ANN401  (untyped library)
+    """Return the rows of a table, and a digest of the columns that were read."""
+    digest = hashlib.sha256()
+    rows = tuple(_Faults(where).collect(_table_rows(table, digest), source))
+    if not rows:
+        raise RecordError("there is no row", where=where, fix="name another source")
+    return rows, FileDigest(digest.hexdigest(), len(rows))
+
+
+def _commit(table: Any, name: str) -> tuple[str, ...]:  # noqa: ANN401  (untyped library)
+    """Return a note with the commit that the table was made from: it names the folder of the library's own copy."""
+    folders = {Path(file["filename"]).parent.name for file in table.cache_files}
+    return tuple(f"{name}: commit {folder[:12]} of the hub" for folder in sorted(folders) if _COMMIT.fullmatch(folder))
 
 
 def _table_rows(table: Any, digest: "hashlib._Hash") -> Iterator[tuple[int, Any]]:  # noqa: ANN401  (untyped library)
-    """Yield the rows of a table by number, and add what was read to the digest, so that it is one of the content."""
     wanted = [name for name in table.column_names if name in COLUMNS] or table.column_names
     # As Arrow, so that nothing is decoded, such as images.
     batches = table.select_columns(wanted).with_format("arrow").iter(_BATCH_ROWS)
