@@ -131,7 +131,7 @@ def _settings(flags: dict[str, Any], config: Path | None) -> TuneConfig:
 
 
 def _preflight(run: Run, settings: TuneConfig, heldout: Path | None, *, as_json: bool) -> None:
-    from tune.preview import preview, report_table
+    from tune.preview import preflight_view
     from tune.sft import check  # torch and TRL load here, not with `tune --help`.
 
     found = check(run, settings, heldout=heldout)
@@ -140,8 +140,7 @@ def _preflight(run: Run, settings: TuneConfig, heldout: Path | None, *, as_json:
     else:
         for note in found.notes:
             notice(note)
-        stdout.print(report_table(found.preflight))
-        stdout.print(preview(found.preflight.train))
+        stdout.print(preflight_view(found.preflight, found.student))
         if found.memory is not None:
             stdout.print(found.memory.table())
             stdout.print(found.memory.said(), markup=False)

@@ -241,9 +241,6 @@ class _Job:
                 "the student is not the one that the candidate was tuned from", where=config.student,
                 fix="leave --student and --revision out: they are taken over",
             )  # fmt: skip
-        if student.template == "plain":
-            why = "" if config.chat_template == "plain" else f", since {student.name} has none of its own"
-            notes.add(f"chat template: the plain one, saved with the student{why}")
         settings = {**config.settings(), "student_revision": student.revision}
         if parent is not None:
             settings["from"] = parent.weights_sha256
