@@ -139,7 +139,8 @@ class TuneConfig(BaseModel):
     """Whether rows of like length share a batch, which saves padding. Batches still come in random order."""
 
     gradient_checkpointing: bool | None = None
-    """Whether activations are computed twice to save memory, about 20 % slower. Default: yes on a GPU, no on a CPU."""
+    """Whether activations are computed twice to save memory, at about a third more work. Default: on a GPU where they
+    would not fit with room to spare, not on a CPU."""
 
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of the training. "auto" is bf16 on a GPU that has it, else fp32."""

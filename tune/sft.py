@@ -46,6 +46,9 @@ from tune.watch import Watch, stopping_on_signals
 
 __all__ = ["Checked", "Progress", "StudentResult", "TuneConfig", "check", "train"]
 
+# Share of the memory that a plan may take for activations to be kept: plans for GPUs are computed, not measured.
+_ROOMY = 0.7
+
 
 @dataclass(frozen=True, slots=True)
 class StudentResult:
@@ -111,8 +114,9 @@ def check(run: Run, config: TuneConfig, *, heldout: Path | None = None) -> Check
     with quiet(run.log_path("sft")):
         job = _Job.of(run, config, notes)
         found = _examined(job, heldout)
-        setup = settle(job.config, job.student, found.train) if found.train else None
-        plan = None if setup is None else _planned(job, found, setup)
+        setup, plan = _settled(job, found) if found.train else (None, None)
+        if setup is not None and plan is None:
+            plan = _planned(job, found, setup)
     return Checked(job.candidate, job.student, found, setup, plan, tuple(notes.said))
 
 
@@ -160,8 +164,9 @@ def train(
         for finding in found.notes():
             notes.add(finding.said)
         found.raise_if_faulty()
-        setup = settle(job.config, job.student, found.train)
-        _warn_of_memory(_planned(job, found, setup), notes)
+        setup, plan = _settled(job, found)
+        if plan is not None and not plan.fits:
+            notes.add(f"the memory may not hold this: {plan.said()}")
         clock.mark("preflight")
         watch = Watch(on_progress if is_main() else None, config.save_every, early_stopping=config.early_stopping)
         trainer = build_trainer(
@@ -377,9 +382,20 @@ def _planned(job: _Job, found: Preflight, setup: Setup) -> MemoryPlan:
     )
 
 
-def _warn_of_memory(plan: MemoryPlan, notes: _Notes) -> None:
-    if not plan.fits:
-        notes.add(f"the memory may not hold this: {plan.said()}")
+def _settled(job: _Job, found: Preflight) -> tuple[Setup, MemoryPlan | None]:
+    """Return what is settled, and on a GPU the memory it takes: there a plan, which takes seconds, is worth its while.
+
+    Activations are kept, in place of computed twice, where the plan says that they fit with room to spare.
+    """
+    setup = settle(job.config, job.student, found.train)
+    if setup.device == "cpu":
+        return setup, None
+    if job.config.gradient_checkpointing is None:
+        kept = replace(setup, checkpointing=False)
+        plan = _planned(job, found, kept)
+        if plan.need <= _ROOMY * plan.memory.available:
+            return kept, plan
+    return setup, _planned(job, found, setup)
 
 
 def _proven(job: _Job, found: Preflight, trainer: StudentTrainer, setup: Setup) -> dict[str, Proof]:
