@@ -27,7 +27,7 @@ COLUMNS = frozenset(
 _UNREAD = {
     "tools": "tools are not trained on",
     "functions": "tools are not trained on",
-    "history": "earlier turns are read from messages alone",
+    "history": "earlier turns are read from messages, and beside instruction and output",
     "chat_template_kwargs": "the chat template is given nothing but the turns",
     **{name: "only text is trained on" for name in ("image", "images", "audio", "audios", "video", "videos")},
 }
@@ -68,8 +68,8 @@ def to_row(value: Any, source: str) -> Row:  # noqa: ANN401  (any JSON)
     if not isinstance(value, dict):
         raise RecordError(f"not an object but {_kind(value)}", fix=f"write rows with {_KNOWN}")
     columns = {name: item for name, item in value.items() if item is not None}
-    for name in _UNREAD.keys() & columns.keys():
-        if columns[name]:
+    for name in sorted(_UNREAD.keys() & columns.keys()):
+        if columns[name] and not (name == "history" and "instruction" in columns):
             why = _UNREAD[name]
             raise RecordError(f"the row has {name!r}: {why}", fix=f"leave {name!r} out if the row is right without it")
     prompt, completion = _sides(columns, value)
@@ -180,7 +180,7 @@ def _turn(turn: object, number: int, name: str) -> Message:
     where = f"turn {number} of {name!r}"
     if not isinstance(turn, dict):
         raise RecordError(f"{where} is not an object but {_kind(turn)}", fix="write turns as role and content")
-    for key in _UNREAD_IN_TURN.keys() & turn.keys():
+    for key in sorted(_UNREAD_IN_TURN.keys() & turn.keys()):
         if turn[key]:
             raise RecordError(f"{where} has {key!r}: {_UNREAD_IN_TURN[key]}", fix="mend or remove the row")
     if turn.get("weight") == 0:
@@ -235,12 +235,17 @@ def _pair(prompt: object, completion: object) -> Sides:
 
 
 def _alpaca(columns: Mapping[str, Any]) -> Sides:
+    """Read instruction, input and output; `history` holds earlier questions and answers, learned like any others."""
     asked = _text(columns["instruction"], "instruction")
     more = _text(columns.get("input", ""), "input")
-    user = Message("user", f"{asked}\n\n{more}" if more.strip() else asked)
-    system = columns.get("system")
-    before = (Message("system", system),) if isinstance(system, str) and system.strip() else ()
-    return _checked((*before, user), (Message("assistant", _text(columns["output"], "output")),))
+    turns = []
+    for number, pair in enumerate(columns.get("history", ()), 1):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise RecordError(f"entry {number} of 'history' is not a question and an answer", fix="mend the row")
+        turns += [Message(role, _text(text, "history")) for role, text in zip(("user", "assistant"), pair, strict=True)]
+    turns.append(Message("user", f"{asked}\n\n{more}" if more.strip() else asked))
+    turns.append(Message("assistant", _text(columns["output"], "output")))
+    return _conversation(turns, columns)
 
 
 def _checked(prompt: tuple[Message, ...], completion: tuple[Message, ...]) -> Sides:
