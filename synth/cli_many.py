@@ -40,7 +40,7 @@ from synth.cli_parts import (
     tables_of,
 )
 from synth.core.config import build
-from synth.core.console import AsJson, ConfigFile, Quiet, RunFolder, notice, print_json, setting, stdout
+from synth.core.console import AsJson, ConfigFile, Quiet, RunFolder, duration, notice, print_json, setting, stdout
 from synth.core.errors import ConfigError
 from synth.core.runs import Run
 from synth.core.signals import stop_on_signals
@@ -50,7 +50,7 @@ from synth.generate import GenerateConfig
 from synth.job import joined_options, parse_options
 from synth.jobs import JobOutcome, check_outcomes, run_jobs
 from synth.jobs_file import read_jobs
-from synth.live import LiveView, duration
+from synth.live import LiveView
 from synth.merge import merge_runs
 
 

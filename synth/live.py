@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from synth.core.console import notice, stderr
+from synth.core.console import duration, notice, stderr
 from synth.core.errors import SynthError
 from synth.core.records import Record
 from synth.generation.tally import Progress
@@ -198,16 +198,6 @@ class _Judging:
                     else:
                         self.reasons[reason] += 1
             pause = (time.thread_time() - began) / _JUDGING_SHARE
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time in words, such as "2 h 05 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
 def _share(part: float, whole: float) -> str:

@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from synth.core.records import Message
 from tune.augment import with_variants
-from tune.data import Row
+from tune.rows import Row
 
 
 def row(name: str, question: str) -> Row:

@@ -17,7 +17,7 @@ import pytest
 from synth.core.calls import ChatRequest, Completion
 from synth.core.config import build
 from synth.core.errors import ConfigError, InferenceError, RunError
-from synth.core.jsonl import digest_file, read_lines, write_json, write_jsonl
+from synth.core.jsonl import FileDigest, digest_file, read_lines, write_json, write_jsonl
 from synth.core.records import Passage
 from synth.core.resources import resource
 from synth.core.runs import Run, StageEntry
@@ -70,12 +70,12 @@ def make_run(folder: Path, *, decontaminated: bool = True) -> tuple[Run, Path]:
     run.finish_stage("filter", StageEntry(config={}, inputs=inputs))
     base = folder / "small"
     write_json(base / "config.json", {"model_type": "none"})
-    add_candidate(run, "first", base, train.sha256)
+    add_candidate(run, "first", base, train)
     return run, heldout
 
 
 def add_candidate(
-    run: Run, name: str, base: Path, train_sha256: str, *, finished: str = "2026-01-01T00:00:00Z"
+    run: Run, name: str, base: Path, train: FileDigest, *, finished: str = "2026-01-01T00:00:00Z"
 ) -> None:
     """Write a candidate as `tune sft` leaves one, without weights."""
     folder = run.student_path(name)
@@ -84,13 +84,17 @@ def add_candidate(
         "method": "lora",
         "student": base.name,
         "student_revision": weights_revision(base),
-        "dataset": {"train": {"sha256": train_sha256, "rows": 8}},
     }
     write_json(folder / "training.json", report)
     if not (folder / "adapter_config.json").exists():
         write_json(folder / "adapter_config.json", {"r": 8, "name": name})
     outputs = {f"students/{name}/{path.name}": digest_file(path) for path in folder.iterdir()}
-    entry = StageEntry(config={"student": str(base), "method": "lora"}, outputs=outputs, finished=finished)
+    entry = StageEntry(
+        config={"student": str(base), "method": "lora"},
+        inputs={"dataset/train.jsonl": train},
+        outputs=outputs,
+        finished=finished,
+    )
     run.finish_stage(f"sft:{name}", entry)
 
 
@@ -202,8 +206,7 @@ def test_other_weights_never_answer_from_an_old_journal(tmp_path: Path) -> None:
 
 def test_the_last_finished_candidate_is_judged_unless_one_is_named(tmp_path: Path) -> None:
     run, heldout = make_run(tmp_path)
-    sha = digest_file(run.train_path).sha256
-    add_candidate(run, "second", tmp_path / "small", sha, finished="2026-01-02T00:00:00Z")
+    add_candidate(run, "second", tmp_path / "small", digest_file(run.train_path), finished="2026-01-02T00:00:00Z")
     verdict, *_ = judged(run, heldout)
     assert verdict.subject["candidate"] == "second"
     verdict, *_ = judged(run, heldout, candidate="first")
@@ -263,7 +266,7 @@ def test_a_dataset_that_changed_after_tuning_is_a_warning(tmp_path: Path) -> Non
     run, heldout = make_run(tmp_path)
     write_jsonl(run.train_path, [row for _, row in read_lines(run.train_path)][:6])
     verdict, *_ = judged(run, heldout)
-    assert any("changed since the candidate was tuned" in w for w in verdict.warnings)
+    assert any("is not what the candidate was tuned on" in w for w in verdict.warnings)
 
 
 def test_questions_without_documents_are_a_warning(tmp_path: Path) -> None:
@@ -455,8 +458,7 @@ def test_an_adapter_changes_the_tuned_answers_and_leaves_those_of_its_base_alone
     loud = LoraConfig(r=8, lora_alpha=256, target_modules="all-linear", init_lora_weights=False)
     lora = get_peft_model(model, loud)
     lora.save_pretrained(run.student_path("loud"), save_embedding_layers=False)
-    sha = digest_file(run.train_path).sha256
-    add_candidate(run, "loud", weights, sha, finished="2026-01-02T00:00:00Z")
+    add_candidate(run, "loud", weights, digest_file(run.train_path), finished="2026-01-02T00:00:00Z")
     alone = ValidateConfig(
         heldout=heldout, server=engine.base_url, server_base=engine.served, server_tuned=engine.served, max_tokens=16
     )

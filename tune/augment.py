@@ -10,7 +10,7 @@ from dataclasses import replace
 from random import Random
 
 from synth.core.records import Message
-from tune.data import Row
+from tune.rows import Row
 
 # Each variant loses a share of its words drawn evenly from nought to this.
 MOST_DELETED = 0.8
@@ -19,17 +19,23 @@ MOST_DELETED = 0.8
 def with_variants(rows: Sequence[Row], variants: int, seed: int) -> tuple[Row, ...]:
     """Return the rows, each followed by `variants` more of it with a shortened question.
 
-    A variant is called `<row id>~<number>`. The same rows and seed give the same variants, whatever the order.
+    A variant is called `<row id>~<number>`. The same rows and seed give the same variants, whatever the order. Rows
+    of plain text alone ask nothing and have no variants.
     """
     found: list[Row] = []
     for row in rows:
         rng = Random(f"{seed}:{row.id}")
         found.append(row)
-        for number in range(1, variants + 1):
-            asked = row.prompt[-1]
-            shorter = Message(asked.role, _shortened(asked.content, rng))
-            found.append(replace(row, id=f"{row.id}~{number}", prompt=(*row.prompt[:-1], shorter)))
+        for number in range(1, variants + 1 if row.prompt else 1):
+            found.append(replace(row, id=f"{row.id}~{number}", prompt=_asked_shorter(row.prompt, rng)))
     return tuple(found)
+
+
+def _asked_shorter(prompt: tuple[Message, ...] | str, rng: Random) -> tuple[Message, ...] | str:
+    if isinstance(prompt, str):
+        return _shortened(prompt, rng)
+    asked = prompt[-1]
+    return (*prompt[:-1], Message(asked.role, _shortened(asked.content, rng)))
 
 
 def _shortened(question: str, rng: Random) -> str:

@@ -1,5 +1,6 @@
 """A candidate as validation finds it: what was tuned, how, and whether its files are still those that were tuned."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,17 +20,24 @@ _STAGE = "sft:"
 class Candidate:
     """A finished candidate.
 
-    `student` is the untuned model: a folder or a hub id. `revision` identifies its weights: of a folder the
-    digest, of a hub model the commit. `train_sha256` is of the dataset that it was tuned on.
+    `student` is the untuned model: a folder or a hub id; `spec` is how the user named it. `revision` identifies its
+    weights: of a folder the digest, of a hub model the commit. `data` are the digests, by name, of the files that it
+    was tuned on.
     """
 
     name: str
     folder: Path
-    method: Literal["lora", "full"]
+    method: Literal["lora", "qlora", "full"]
+    spec: str
     student: str | Path
     revision: str
-    train_sha256: str
+    data: Mapping[str, str]
     plain_template: bool
+
+    @property
+    def adapter(self) -> bool:
+        """Whether it is an adapter beside the untuned model, in place of whole weights."""
+        return self.method != "full"
 
     @property
     def student_name(self) -> str:
@@ -44,7 +52,7 @@ class Candidate:
 
 
 def find_candidate(run: Run, name: str | None = None) -> Candidate:
-    """Return the named candidate, or the one that was finished last.
+    """Return the named candidate, or the one that was finished last; students of a fold have to be named.
 
     Raises:
         RunError: there is no such candidate, its files or the untuned model's are not those that were tuned.
@@ -54,7 +62,8 @@ def find_candidate(run: Run, name: str | None = None) -> Candidate:
     if not finished:
         raise RunError("no student is tuned yet", where=str(run.path), fix=f"run `tune sft {run.path}` first")
     if name is None:
-        name = max(finished, key=lambda candidate: (finished[candidate].finished, candidate))
+        whole = [candidate for candidate, entry in finished.items() if entry.config.get("fold") is None]
+        name = max(whole or finished, key=lambda candidate: (finished[candidate].finished, candidate))
     if name not in finished:
         raise RunError(
             f"no finished candidate is called {name!r}", where=str(run.path), fix=did_you_mean(name, finished)
@@ -83,8 +92,9 @@ def find_candidate(run: Run, name: str | None = None) -> Candidate:
         name=name,
         folder=folder,
         method=report["method"],
+        spec=spec,
         student=student,
         revision=report["student_revision"],
-        train_sha256=report["dataset"]["train"]["sha256"],
+        data={name: digest.sha256 for name, digest in sorted(entry.inputs.items())},
         plain_template=entry.config.get("chat_template") == "plain",
     )

@@ -1,14 +1,19 @@
-"""Checkpoints that are whole or ignored: a seal, written last, names every file and its size."""
+"""Checkpoints that are whole or ignored: a seal, written last, names every file and its size.
+
+Beside them lie the weights of the lowest validation loss so far, best-<step>/, sealed in the same way.
+"""
 
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from synth.core.jsonl import sync_folder, write_json
 
 _SEAL = "complete.json"
+_BEST = "best-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +42,68 @@ def seal_checkpoint(folder: Path, identity: str, seconds: float) -> None:
     write_json(folder / _SEAL, {"identity": identity, "seconds": seconds, "files": sizes})
 
 
-def last_complete(checkpoints: Path, identity: str) -> Checkpoint | None:
-    """Return the latest whole checkpoint of this training. Torn ones and those of another are deleted."""
+def last_complete(checkpoints: Path, identity: str, *, clean: bool = True) -> Checkpoint | None:
+    """Return the latest whole checkpoint of this training. Torn ones and those of another are deleted, if `clean`."""
     best: Checkpoint | None = None
     for folder in sorted(checkpoints.glob("checkpoint-*"), key=_step):
         checkpoint = _whole(folder, identity)
-        if checkpoint is None:
-            shutil.rmtree(folder)
-        else:
+        if checkpoint is not None:
             best = checkpoint
+        elif clean:
+            shutil.rmtree(folder, ignore_errors=True)
     return best
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """Weights that were kept on the way: where they lie, and after which step."""
+
+    folder: Path
+    step: int
+
+    def weights(self) -> list[Path]:
+        """Return the files, but for the seal."""
+        return sorted(path for path in self.folder.iterdir() if path.is_file() and path.name != _SEAL)
+
+
+def keep_best(
+    checkpoints: Path,
+    step: int,
+    identity: str,
+    write: Callable[[Path], None],
+    *,
+    main: bool = True,
+    wait: Callable[[], None] = lambda: None,
+) -> None:
+    """Keep the weights of this step as the best so far, and drop all but these and the ones before.
+
+    The ones before stay, since a process that dies here goes on from a checkpoint that still counts them as the best.
+
+    Args:
+        checkpoints: the folder of the checkpoints.
+        step: the step of the weights.
+        identity: which training they are of.
+        write: writes the weights to a folder; every process of a training calls it.
+        main: whether this process seals and deletes.
+        wait: waits for all processes.
+    """
+    folder = checkpoints / f"{_BEST}{step}"
+    if main:
+        shutil.rmtree(folder, ignore_errors=True)
+    wait()
+    write(folder)
+    wait()
+    if main:
+        seal_checkpoint(folder, identity, 0.0)
+        kept = sorted(checkpoints.glob(f"{_BEST}*"), key=_step)
+        for old in kept[: max(0, [_step(k) for k in kept].index(step) - 1)]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def best_weights(checkpoints: Path, step: int, identity: str) -> Best | None:
+    """Return the weights that were kept after this step, or None where they are not there or not whole."""
+    folder = checkpoints / f"{_BEST}{step}"
+    return Best(folder, step) if _whole(folder, identity) is not None else None
 
 
 def sync_files(folder: Path) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -10,16 +10,11 @@ from synth.core.config import build, read_config
 from synth.core.console import AsJson, ConfigFile, RunFolder, notice, print_json, progress, setting, stdout
 from synth.core.entry import run_app
 from synth.core.errors import SynthError
-from synth.core.resources import resource
 from synth.core.runs import Run
-from synth.inference.endpoints import BUNDLED
-from tune.config import TuneConfig
+from tune.cli_sft import sft_command
 from tune.validate import Progress as Answered
 from tune.validate import ValidateConfig, validate
 from tune.verdict import table
-
-if TYPE_CHECKING:
-    from tune.progress import Progress
 
 app = typer.Typer(
     name="tune",
@@ -37,68 +32,7 @@ class Rejected(SynthError):
     exit_code = 3
 
 
-@app.command("sft")
-def sft_command(
-    run: RunFolder,
-    student: Annotated[str | None, setting(TuneConfig, "student")] = None,
-    method: Annotated[str | None, setting(TuneConfig, "method")] = None,
-    candidate: Annotated[str | None, setting(TuneConfig, "candidate")] = None,
-    rank: Annotated[int | None, setting(TuneConfig, "rank")] = None,
-    alpha: Annotated[int | None, setting(TuneConfig, "alpha")] = None,
-    learning_rate: Annotated[float | None, setting(TuneConfig, "learning_rate")] = None,
-    epochs: Annotated[int | None, setting(TuneConfig, "epochs")] = None,
-    batch_size: Annotated[int | None, setting(TuneConfig, "batch_size")] = None,
-    gradient_accumulation: Annotated[int | None, setting(TuneConfig, "gradient_accumulation")] = None,
-    max_length: Annotated[int | None, setting(TuneConfig, "max_length")] = None,
-    on_overflow: Annotated[str | None, setting(TuneConfig, "on_overflow")] = None,
-    question_variants: Annotated[int | None, setting(TuneConfig, "question_variants")] = None,
-    precision: Annotated[str | None, setting(TuneConfig, "precision")] = None,
-    seed: Annotated[int | None, setting(TuneConfig, "seed")] = None,
-    config: ConfigFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Tune a student on the run's dataset."""
-    flags = {
-        "student": student,
-        "method": method,
-        "candidate": candidate,
-        "rank": rank,
-        "alpha": alpha,
-        "learning_rate": learning_rate,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "gradient_accumulation": gradient_accumulation,
-        "max_length": max_length,
-        "on_overflow": on_overflow,
-        "question_variants": question_variants,
-        "precision": precision,
-        "seed": seed,
-    }
-    target = Run.open(run)
-    table = _table("sft", config)
-    bundled = (student or table.get("student", BUNDLED)) == BUNDLED
-    settings = build(TuneConfig, _table("sft", _bundled_settings()) if bundled else {}, table, flags, where="sft")
-    from tune.sft import train  # torch and TRL load here, not with `tune --help`.
-
-    with progress() as bars:
-        task = bars.add_task("sft", total=None, note="loading")
-
-        def on_progress(now: "Progress") -> None:
-            loss = "" if now.loss is None else f"loss {now.loss:.3f}, "
-            bars.update(task, completed=now.step, total=now.total, note=f"{loss}{now.tokens_per_second:.0f} tokens/s")
-
-        result = train(target, settings, on_progress=on_progress, on_message=notice)
-    if as_json:
-        print_json({"run": str(target.path), "sft": result})
-        return
-    done = "trained" if result.trained else "was finished: nothing was trained again"
-    stdout.print(f"Candidate {result.candidate} ({done}) in {result.path}", markup=False)
-    validation = "" if result.validation_loss is None else f", on validation {result.validation_loss:.3f}"
-    stdout.print(
-        f"{result.steps} steps in {result.seconds:.0f} s; loss {result.train_loss:.3f} on training rows{validation}",
-        markup=False,
-    )
-    stdout.print(f"Next: tune validate {target.path} --heldout FILE", markup=False)
+app.command("sft")(sft_command)
 
 
 @app.command("validate")
@@ -157,10 +91,6 @@ def validate_command(
             notice(warning)
     if gate and not verdict.accepted:
         raise Rejected("the verdict is a reject", where=str(target.path))
-
-
-def _bundled_settings() -> Path:
-    return resource("demo", "demo.toml")
 
 
 def _table(stage: str, path: Path | None) -> Mapping[str, Any]:

@@ -152,7 +152,7 @@ def by_vllm(
         return Service(weights, start)
 
     tuned_name = f"{candidate.student_name}+{candidate.name}"
-    if candidate.method == "lora":
+    if candidate.adapter:
         tuned = Weights(tuned_name, f"{candidate.revision}+{own}")
         last = service(candidate.student, {"tuned": tuned}, {"tuned": "tuned"}, {"tuned": candidate.folder}, commit)
     else:

@@ -1,37 +1,50 @@
-"""Train a student on a run's dataset: `tune sft RUN --student MODEL`.
+"""Train a student on a dataset: `tune sft RUN --student MODEL`.
 
 TRL does the training. This module decides what it is given and what is left behind. A candidate is built in
 students/.<candidate>.part/ and renamed into place when it is whole, so students/<candidate>/ is never half of one.
 A killed training goes on from its last whole checkpoint when the same command runs again.
+
+Started by `accelerate launch`, every process runs this; the first one alone locks the run, writes it, and speaks.
 """
 
+import contextlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
-from transformers import GenerationConfig
 
-from synth.core.errors import ConfigError, RunError
+from synth.core.errors import ConfigError, Interrupted, RunError
+from synth.core.heldout import load_heldout
 from synth.core.jsonl import FileDigest, digest_file, sync_folder, write_json, write_text
 from synth.core.runs import Run, StageEntry, stage_fingerprint
 from tune.augment import with_variants
-from tune.card import model_card, training_report
+from tune.card import model_card
 from tune.checkpoints import Checkpoint, last_complete, sync_files
 from tune.config import TuneConfig
-from tune.data import Dataset, Measured, measure, read_dataset, within
-from tune.preflight import Labels, check_labels
+from tune.data import open_dataset
+from tune.findings import Preflight
+from tune.lineage import Parent, continued, find_parent
+from tune.memory import MemoryPlan, plan_memory
+from tune.preflight import examine
 from tune.progress import Progress
+from tune.proof import Proof, prove
+from tune.quiet import quiet
+from tune.ranks import is_main
+from tune.rows import Dataset
+from tune.setup import Setup, settle
 from tune.student import Student, open_student
-from tune.trainer import ADAPTER_ONLY, StudentTrainer, Watch, build_trainer, quiet
+from tune.trainer import Places, StudentTrainer, build_trainer, generation_settings
+from tune.training_report import training_report
+from tune.watch import Watch, stopping_on_signals
 
-__all__ = ["Progress", "StudentResult", "TuneConfig", "train"]
+__all__ = ["Checked", "Progress", "StudentResult", "TuneConfig", "check", "train"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +52,9 @@ class StudentResult:
     """A finished candidate.
 
     `trained` is false where it was there already. `resumed_from` is the step of the checkpoint that this call went
-    on from. Losses are means in nats a token: `train_loss` over the last epoch, `validation_loss` after it. `notes`
-    say in words what the user should know: dropped rows, a template set, a rising loss.
+    on from; `kept_step` is the step whose weights the candidate has. Losses are means in nats a token: `train_loss`
+    over the last epoch, `validation_loss` of the weights that were kept. `dropped` and `cut` count rows. `notes` say in
+    words what the user should know: dropped rows, a template set, a rising loss.
     """
 
     candidate: str
@@ -51,81 +65,152 @@ class StudentResult:
     validation_loss: float | None
     seconds: float
     dropped: int = 0
+    cut: int = 0
+    kept_step: int = 0
     resumed_from: int | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What is known before a step is taken: the rows as they would be trained on, the setup, the memory it takes."""
+
+    candidate: str
+    student: Student
+    preflight: Preflight
+    setup: Setup | None
+    memory: MemoryPlan | None
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `tune sft --preflight --json` prints."""
+        return {
+            **self.preflight.to_json(),
+            "setup": None if self.setup is None else self.setup.to_json(),
+            "memory": None if self.memory is None else self.memory.to_json(),
+            "notes": list(self.notes),
+        }
+
+
+def check(run: Run, config: TuneConfig, *, heldout: Path | None = None) -> Checked:
+    """Render and examine every row, and plan the memory, without training: `tune sft RUN --preflight`.
+
+    Faults are in the result, not raised: `Checked.preflight.faults()`. Nothing is written but the log.
+
+    Args:
+        run: the run.
+        config: what would be trained and how.
+        heldout: held-out questions that must not be trained on.
+
+    Raises:
+        ConfigError: the student or a setting is wrong.
+        RunError: there is no dataset, or it was changed by hand.
+        RecordError: a line of the dataset or of the held-out file cannot be read.
+    """
+    notes = _Notes(None)
+    with quiet(run.log_path("sft")):
+        job = _Job.of(run, config, notes)
+        found = _examined(job, heldout)
+        setup = settle(job.config, job.student, found.train) if found.train else None
+        plan = None if setup is None else _planned(job, found, setup)
+    return Checked(job.candidate, job.student, found, setup, plan, tuple(notes.said))
 
 
 def train(
     run: Run,
     config: TuneConfig,
     *,
+    heldout: Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> StudentResult:
-    """Tune a student on the rows that the filter kept, and write it to students/<candidate>/.
+    """Tune a student, and write it to students/<candidate>/.
 
     The same settings on the same data find the same candidate: finished, it is returned as it is; killed, it goes on
     from its last whole checkpoint. On a CPU, with as many threads, the weights are then the same byte for byte as if
-    it had never stopped. The run is locked meanwhile. What the libraries log goes to logs/sft.log of the run.
+    it had never stopped. The run is locked meanwhile. What the libraries log goes to logs/sft.log of the run, and
+    TensorBoard's files to logs/tensorboard/<candidate>/. Ctrl-C and SIGTERM end the step that runs, save, and raise.
 
     Args:
-        run: a run whose filter stage is finished.
+        run: a run whose filter stage is finished, or any run where the settings name other data.
         config: what to train and how.
-        on_progress: called after every step.
+        heldout: held-out questions that must not be trained on; read for that alone.
+        on_progress: called after every step and every validation loss.
         on_message: called with each note as it comes up.
 
     Raises:
         ConfigError: the student or a setting is wrong.
-        RunError: there is no dataset, it was changed by hand, the candidate's name is taken, memory ran out, or the
-            loss is no longer a number.
-        RecordError: a row is too long, or its labels would not teach the student to answer and stop.
+        RunError: there is no dataset, it was changed by hand, the candidate's name is taken, memory or disk ran out,
+            or the loss is no longer a number.
+        RecordError: rows do not render, are too long, or would not teach the student to answer and stop.
+        Interrupted: the user stopped it; a checkpoint was saved.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("tune sft trains in one process", fix="start it without accelerate or torchrun")
-    started = time.monotonic()
-    notes = _Notes(on_message)
-    with run.lock(), quiet(run.log_path("sft")), _threads(config.threads):
-        job = _Job.of(run, config)
+    if config.folds is not None and config.fold is None:
+        raise ConfigError("several folds are trained by tune.train_folds", where="folds", fix="or name one fold")
+    clock = _Startup()
+    notes = _Notes(on_message if is_main() else None)
+    with _locked(run), quiet(run.log_path("sft" if is_main() else "sft-other-processes")), _threads(config.threads):
+        clock.mark("imports")
+        job = _Job.of(run, config, notes)
         if _finished(job, notes):
             report = json.loads((job.folder / "training.json").read_bytes())
             return _result(job, report, notes, trained=False, resumed=None)
-        rows, dropped = _fit(job, notes)
-        watch = Watch(on_progress, config.save_every)
+        clock.mark("dataset")
+        found = _examined(job, heldout)
+        for finding in found.notes():
+            notes.add(finding.said)
+        found.raise_if_faulty()
+        setup = settle(job.config, job.student, found.train)
+        _warn_of_memory(_planned(job, found, setup), notes)
+        clock.mark("preflight")
+        watch = Watch(on_progress if is_main() else None, config.save_every, early_stopping=config.early_stopping)
         trainer = build_trainer(
-            job.student, config, rows, precision=job.precision, checkpoints=job.checkpoints, seal=job.seal, watch=watch
+            job.student,
+            job.config,
+            {"train": found.train, "validation": found.validation},
+            setup=setup,
+            places=job.places(setup),
+            watch=watch,
+            ordered=job.dataset.ordered,
+            parent=None if job.parent is None else job.parent.candidate.folder,
         )
-        labels = _proven(job, rows, trainer)
-        run.start_stage(job.stage)
-        resumed = last_complete(job.checkpoints, job.seal)
+        clock.mark("trainer")
+        proofs = _proven(job, found, trainer, setup)
+        clock.mark("proof")
+        if is_main():
+            run.start_stage(job.stage)
+            last_complete(job.checkpoints, trainer.places.seal)
+        trainer.accelerator.wait_for_everyone()
+        resumed = last_complete(job.checkpoints, trainer.places.seal, clean=False)
         if resumed is not None:
             notes.add(f"going on from the checkpoint after step {resumed.step}")
             watch.seconds_before = resumed.seconds
         _run(trainer, resumed)
+        clock.first_step(watch.first_step_at)
+        kept = _shipped(job, trainer, watch, notes)
         report = training_report(
             candidate=job.candidate,
-            config=config,
-            precision=job.precision,
+            config=job.config,
+            settings=job.settings,
+            setup=setup,
             student=job.student,
             inputs=job.dataset.inputs,
-            labels=labels,
-            dropped=dropped,
+            found=found,
+            proofs=proofs,
             log=trainer.state.log_history,
             steps=trainer.state.global_step,
+            kept_step=kept,
+            stopped_early=watch.stopped_early,
+            lineage=() if job.parent is None else job.parent.lineage,
+            startup=clock.seconds,
             seconds=watch.seconds,
         )
         _warn_of_overfitting(report, notes)
-        _place(job, trainer, report)
-        counts = {name: len(side) for name, side in rows.items()}
-        entry = StageEntry(
-            config=job.settings,
-            inputs=job.dataset.inputs,
-            outputs=_outputs(job),
-            counts={**counts, "dropped": len(dropped), "steps": report["steps"]},
-            usage={"trained_tokens": report["tokens"]["seen"]},
-            seconds=watch.seconds_before + time.monotonic() - started,
-        )
-        run.finish_stage(job.stage, entry)
-        shutil.rmtree(job.work, ignore_errors=True)
+        if is_main():
+            _place(job, report)
+            run.finish_stage(job.stage, _entry(job, found, report, watch.seconds_before + clock.passed()))
+            shutil.rmtree(job.work, ignore_errors=True)
+        trainer.accelerator.wait_for_everyone()
         return _result(job, report, notes, trained=True, resumed=resumed)
 
 
@@ -137,18 +222,33 @@ class _Job:
     config: TuneConfig
     dataset: Dataset
     student: Student
+    parent: Parent | None
     settings: Mapping[str, Any]
     candidate: str
-    precision: str
 
     @classmethod
-    def of(cls, run: Run, config: TuneConfig) -> "_Job":
-        dataset = read_dataset(run)
+    def of(cls, run: Run, config: TuneConfig, notes: "_Notes") -> "_Job":
+        parent = None
+        if config.from_ is not None:
+            parent = find_parent(run, config.from_)
+            config = continued(config, parent, frozenset(config.model_fields_set))
+        dataset = open_dataset(run, config)
+        for note in dataset.notes:
+            notes.add(note)
         student = open_student(config.student, revision=config.revision, template=config.chat_template)
+        if parent is not None and parent.candidate.revision != student.revision:
+            raise ConfigError(
+                "the student is not the one that the candidate was tuned from", where=config.student,
+                fix="leave --student and --revision out: they are taken over",
+            )  # fmt: skip
         settings = {**config.settings(), "student_revision": student.revision}
-        digits = stage_fingerprint(settings, dataset.inputs).partition(":")[2]
-        name = config.candidate or f"{config.method}-{digits[:8]}"
-        return cls(run, config, dataset, student, settings, name, _precision(config))
+        if parent is not None:
+            settings["from"] = parent.weights_sha256
+        # The folds of one training share a name.
+        digits = stage_fingerprint({**settings, "fold": None}, dataset.inputs).partition(":")[2]
+        fold = "" if config.fold is None else f"-fold{config.fold}of{config.folds}"
+        name = (config.candidate or f"{config.method}-{digits[:8]}") + fold
+        return cls(run, config, dataset, student, parent, settings, name)
 
     @property
     def stage(self) -> str:
@@ -163,13 +263,17 @@ class _Job:
         return self.folder.with_name(f".{self.candidate}.part")
 
     @property
+    def made(self) -> Path:
+        return self.work / "student"
+
+    @property
     def checkpoints(self) -> Path:
         return self.work / "checkpoints"
 
-    @property
-    def seal(self) -> str:
-        """What a checkpoint has to be of: this job, in this arithmetic."""
-        return f"{stage_fingerprint(self.settings, self.dataset.inputs)} {self.precision}"
+    def places(self, setup: Setup) -> Places:
+        # A checkpoint has to be of this job, in this arithmetic, in as many parts.
+        seal = f"{stage_fingerprint(self.settings, self.dataset.inputs)} {setup.precision} {setup.processes}"
+        return Places(self.checkpoints, self.run.log_path("sft").parent / "tensorboard" / self.candidate, seal)
 
 
 class _Notes:
@@ -185,6 +289,36 @@ class _Notes:
             self._on_message(note)
 
 
+class _Startup:
+    """Times what lies between the command and its first step; `seconds` by part, in order."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._began = self._last = time.monotonic()
+        # What was imported before this module was called counts too.
+        self._before = max(0.0, time.time() - psutil.Process().create_time())
+
+    def mark(self, part: str) -> None:
+        now = time.monotonic()
+        before = self._before if not self.seconds else 0.0
+        self.seconds[part] = round(before + now - self._last, 3)
+        self._last = now
+
+    def first_step(self, at: float | None) -> None:
+        if at is not None:
+            self.seconds["first_step"] = round(at - self._last, 3)
+
+    def passed(self) -> float:
+        return time.monotonic() - self._began
+
+
+@contextmanager
+def _locked(run: Run) -> Iterator[None]:
+    """Hold the run, in the one process that writes it."""
+    with run.lock() if is_main() else contextlib.nullcontext():
+        yield
+
+
 @contextmanager
 def _threads(number: int | None) -> Iterator[None]:
     """Let torch use so many CPU threads while the block runs."""
@@ -194,13 +328,6 @@ def _threads(number: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _precision(config: TuneConfig) -> str:
-    if config.precision != "auto":
-        return config.precision
-    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if has_bf16 else "fp32"
 
 
 def _finished(job: _Job, notes: _Notes) -> bool:
@@ -231,92 +358,100 @@ def _finished(job: _Job, notes: _Notes) -> bool:
     return True
 
 
-def _fit(job: _Job, notes: _Notes) -> tuple[dict[str, list[Measured]], list[dict[str, Any]]]:
-    """Return the rows of each side that fit the student's context, and those left out."""
-    student, limit = job.student, job.config.max_length or job.student.context
-    if student.template == "plain":
-        why = "" if job.config.chat_template == "plain" else f", since {student.name} has none of its own"
-        notes.add(f"chat template: the plain one, saved with the student{why}")
-    if limit is None:
-        notes.add("the student names no context length, so no row counts as too long: set --max-length")
-    elif student.context is not None and limit > student.context:
-        raise ConfigError(
-            f"{student.name} reads {student.context} tokens, not {limit}",
-            where="--max-length",
-            fix="lower it, or take a student with a longer context",
-        )
-    kept: dict[str, list[Measured]] = {}
-    dropped: list[dict[str, Any]] = []
-    train = with_variants(job.dataset.train, job.config.question_variants, job.config.seed)
-    if len(train) > len(job.dataset.train):
-        notes.add(
-            f"{len(job.dataset.train)} rows to train on and {len(train) - len(job.dataset.train)} shortened questions"
-        )
-    for name, side in (("train", train), ("validation", job.dataset.validation)):
-        measured = measure(side, student.tokenizer)
-        kept[name], longer = within(measured, limit, drop=job.config.on_overflow == "drop")
-        dropped += [{"id": m.row.id, "split": name, "tokens": m.tokens} for m in longer]
-    if not kept["train"]:
-        raise RunError(
-            f"all {len(job.dataset.train)} rows are longer than {limit} tokens",
-            where=str(job.run.train_path),
-            fix="raise --max-length or take a student with a longer context",
-        )
-    if dropped:
-        notes.add(f"rows longer than {limit} tokens, left out: {len(dropped)}; training.json names them")
-    return kept, dropped
+def _examined(job: _Job, heldout: Path | None) -> Preflight:
+    """Return every row as it would be trained on, with what is wrong or worth knowing."""
+    rows = with_variants(job.dataset.train, job.config.question_variants, job.config.seed)
+    dataset = replace(job.dataset, train=rows)
+    return examine(dataset, job.student, job.config, heldout=None if heldout is None else load_heldout(heldout))
 
 
-def _proven(job: _Job, rows: Mapping[str, list[Measured]], trainer: StudentTrainer) -> dict[str, Labels]:
+def _planned(job: _Job, found: Preflight, setup: Setup) -> MemoryPlan:
+    return plan_memory(
+        job.student,
+        job.config,
+        longest=max(row.tokens for row in (*found.train, *found.validation)),
+        precision=setup.precision,
+        checkpointing=setup.checkpointing,
+        packed=setup.packed,
+        processes=setup.processes,
+    )
+
+
+def _warn_of_memory(plan: MemoryPlan, notes: _Notes) -> None:
+    if not plan.fits:
+        notes.add(f"the memory may not hold this: {plan.said()}")
+
+
+def _proven(job: _Job, found: Preflight, trainer: StudentTrainer, setup: Setup) -> dict[str, Proof]:
     """Return what the labels of each side are, proven on the batches that the trainer would take."""
-    prepared = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
+    sides = {"train": (trainer.train_dataset, found.train), "validation": (trainer.eval_dataset, found.validation)}
     return {
-        name: check_labels(prepared[name], trainer.data_collator, side, job.student)
-        for name, side in rows.items()
-        if side
+        name: prove(prepared, trainer.data_collator, rows, packed=setup.packed is not None, length=setup.packed)
+        for name, (prepared, rows) in sides.items()
+        if rows
     }
 
 
 def _run(trainer: StudentTrainer, resumed: Checkpoint | None) -> None:
+    """Train, and turn what can happen on the way into errors of ours."""
+    watch = trainer.watch
     try:
-        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed.folder))
+        with stopping_on_signals(watch):
+            trainer.train_from(None if resumed is None else resumed.step)
     except torch.OutOfMemoryError as error:
         raise RunError(
             "the memory does not hold the training",
             fix="halve --batch-size and double --gradient-accumulation, or lower --max-length; "
-            "--method lora needs far less than full",
+            "--method lora needs far less than full; `tune sft RUN --preflight` plans it",
         ) from error
+    if watch.interrupted and trainer.state.global_step < trainer.state.max_steps:
+        raise Interrupted(
+            f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}; the checkpoint is saved",
+            fix="run the same command again: it goes on from there",
+        )
+
+
+def _shipped(job: _Job, trainer: StudentTrainer, watch: Watch, notes: _Notes) -> int:
+    """Write the weights that the candidate gets into its folder in the making; return the step they are of."""
+    if is_main():
+        shutil.rmtree(job.made, ignore_errors=True)
+        job.made.mkdir(parents=True)
+    trainer.accelerator.wait_for_everyone()
+    best, last = trainer.best(), int(trainer.state.global_step)
+    if watch.stopped_early:
+        notes.add(f"stopped early after step {last} of {trainer.state.max_steps}: the validation loss fell no more")
+    if best is None:
+        trainer.ship(job.made)
+    elif is_main():
+        for path in best.weights():
+            shutil.copy2(path, job.made / path.name)
+    trainer.accelerator.wait_for_everyone()
+    return last if best is None else best.step
 
 
 def _warn_of_overfitting(report: Mapping[str, Any], notes: _Notes) -> None:
     checks = report["history"]["validation"]
     best = min(checks, key=lambda point: point["loss"], default=None)
     if best is not None and best is not checks[-1]:
+        kept = "its weights were kept" if report["kept_step"] == best["step"] else "the last weights were kept"
         notes.add(
             f"validation loss was lowest after epoch {best['epoch']:g} ({best['loss']:.3f}) and ended at "
-            f"{checks[-1]['loss']:.3f}; fewer epochs may do, `tune validate` decides"
+            f"{checks[-1]['loss']:.3f}; {kept}; `tune validate` decides"
         )
 
 
-def _place(job: _Job, trainer: StudentTrainer, report: Mapping[str, Any]) -> None:
-    """Write the candidate beside its place, make it durable, and rename it there."""
-    made = job.work / "student"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir(parents=True)
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if job.config.method == "lora":
-        model.save_pretrained(made, **ADAPTER_ONLY)
+def _place(job: _Job, report: Mapping[str, Any]) -> None:
+    """Write the rest of the candidate beside its weights, make all durable, and rename it into its place."""
+    made = job.made
+    settings = made / "adapter_config.json"
+    if settings.exists():
         # A set of layer names comes out in an order that changes from process to process.
-        settings = json.loads((made / "adapter_config.json").read_bytes())
-        if isinstance(settings.get("target_modules"), list):
-            settings["target_modules"].sort()
-        write_json(made / "adapter_config.json", settings)
-    else:
-        # Trainer adds the tokenizer's special tokens to these settings; replies shall stop where the base's do.
-        stop_ids = sorted(job.student.stop_ids)
-        model.generation_config = job.student.generation or GenerationConfig(eos_token_id=stop_ids)
-        dtype = getattr(job.student.config, "dtype", None)
-        model.to(dtype if isinstance(dtype, torch.dtype) else torch.float32).save_pretrained(made)
+        value = json.loads(settings.read_bytes())
+        if isinstance(value.get("target_modules"), list):
+            value["target_modules"].sort()
+        value["base_model_name_or_path"] = job.student.name
+        write_json(settings, value)
+        generation_settings(job.student).save_pretrained(made)
     job.student.tokenizer.save_pretrained(made)
     write_json(made / "training.json", report)
     generated = job.run.stages().get("generate")
@@ -329,9 +464,23 @@ def _place(job: _Job, trainer: StudentTrainer, report: Mapping[str, Any]) -> Non
     sync_folder(job.folder.parent)
 
 
-def _outputs(job: _Job) -> dict[str, FileDigest]:
+def _entry(job: _Job, found: Preflight, report: Mapping[str, Any], seconds: float) -> StageEntry:
     files = (path for path in job.folder.rglob("*") if path.is_file())
-    return {path.relative_to(job.run.path).as_posix(): digest_file(path) for path in files}
+    outputs: dict[str, FileDigest] = {path.relative_to(job.run.path).as_posix(): digest_file(path) for path in files}
+    return StageEntry(
+        config=job.settings,
+        inputs=job.dataset.inputs,
+        outputs=outputs,
+        counts={
+            "train": len(found.train),
+            "validation": len(found.validation),
+            "dropped": len(found.dropped),
+            "cut": len(found.cut),
+            "steps": report["steps"],
+        },
+        usage={"trained_tokens": report["tokens"]["seen"]},
+        seconds=seconds,
+    )
 
 
 def _result(
@@ -346,6 +495,8 @@ def _result(
         validation_loss=report["validation_loss"],
         seconds=report["seconds"],
         dropped=len(report["dropped"]),
+        cut=len(report["cut"]),
+        kept_step=report["kept_step"],
         resumed_from=resumed.step if resumed is not None else None,
         notes=tuple(notes.said),
     )

@@ -1,150 +1,325 @@
 """TRL's trainer as this project wants it.
 
-Its order of rows survives a resume, its checkpoints are whole, it reports after every step, and it leaves the network
-and the terminal alone.
+It is given rows that are rendered and labelled already. Its order of rows survives a resume, its checkpoints are whole,
+it keeps the best weights, and it leaves the network and the terminal alone.
 """
 
-import contextlib
-import logging
+import dataclasses
+import json
 import math
-import random
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
-from peft import LoraConfig
-from torch.utils.data import Sampler
-from transformers import AutoModelForCausalLM, PreTrainedModel, TrainerCallback
+from peft import LoraConfig, PeftModel
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.trainer_callback import PrinterCallback
-from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer
 
-from synth.core.errors import RunError
-from tune.checkpoints import checkpoint_folder, seal_checkpoint
+from synth.core.errors import ConfigError, RunError
+from synth.core.jsonl import write_json
+from tune.checkpoints import Best, best_weights, checkpoint_folder, keep_best, last_complete, seal_checkpoint
 from tune.config import TuneConfig
-from tune.data import Measured
-from tune.progress import Progress
+from tune.order import EpochSampler
+from tune.quantized import prepare, quantization
+from tune.ranks import is_main
+from tune.rows import IGNORED, Rendered
+from tune.setup import Setup, steps_per_epoch
 from tune.student import Student, load_error
+from tune.trackers import tensorboard_writer
+from tune.trainer_table import check_trainer_table
+from tune.watch import Watch
 
 # peft would ask the hub whether the vocabulary has grown, unless it is told not to save embeddings.
 ADAPTER_ONLY: Mapping[str, Any] = {"save_embedding_layers": False}
 
-_HISTORY = 200  # About how many points of the loss curve are kept.
-_WINDOW = 50  # Batches among which rows of like length are looked for.
-_LIBRARIES = ("transformers", "trl", "peft", "accelerate", "datasets", "huggingface_hub", "torch", "py.warnings")
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Places:
+    """Where a training writes: checkpoints and the best weights, TensorBoard's files, and the seal they carry.
+
+    `seal` says which training a checkpoint is of; no other may go on from it.
+    """
+
+    checkpoints: Path
+    tensorboard: Path
+    seal: str
 
 
 def build_trainer(
     student: Student,
     config: TuneConfig,
-    rows: Mapping[str, Sequence[Measured]],
+    rows: Mapping[str, Sequence[Rendered]],
     *,
-    precision: str,
-    checkpoints: Path,
-    seal: str,
-    watch: "Watch",
+    setup: Setup,
+    places: Places,
+    watch: Watch,
+    ordered: bool = False,
+    parent: Path | None = None,
 ) -> "StudentTrainer":
-    """Return a trainer whose datasets TRL has tokenized and whose model is loaded.
+    """Return a trainer whose datasets are ready, packed where the setup says so, and whose model is loaded.
 
     Args:
         student: what is tuned.
         config: how.
         rows: "train" and "validation", the latter possibly empty.
-        precision: "bf16" or "fp32".
-        checkpoints: the folder for them.
-        seal: which training a checkpoint is of.
+        setup: what was settled for this machine.
+        places: where checkpoints and logs go.
         watch: gets every step.
+        ordered: whether the rows come in the order they have.
+        parent: the folder of the candidate to go on from.
 
     Raises:
-        ConfigError: the student's weights cannot be loaded.
+        ConfigError: the student's weights cannot be loaded, or a setting is refused.
     """
+    arguments = _arguments(config, setup, places, rows)
+    model = _load_weights(student, config, setup, parent)
+    adapter = None
+    if config.adapter and parent is not None:
+        model = PeftModel.from_pretrained(model, str(parent), is_trainable=True)
+    elif config.adapter:
+        adapter = _adapter(config)
+    try:
+        trainer = StudentTrainer(
+            watch=watch,
+            places=places,
+            order=_Order(config.group_by_length, ordered),
+            keep=config.keep,
+            shipped=_shipped(student),
+            model=model,
+            args=arguments,
+            processing_class=student.tokenizer,
+            train_dataset=_tokenized(rows["train"]),
+            eval_dataset=_tokenized(rows["validation"]) if rows["validation"] else None,
+            peft_config=adapter,
+        )
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"TRL refuses the settings ({' '.join(str(error).split())[:400]})", where="[sft]") from error
+    if config.method == "qlora":
+        prepare(trainer.model)
+    if config.adapter:
+        # Engines are told the base by whoever serves it; a path of this machine would be of no use in the file.
+        trainer.model.peft_config["default"].base_model_name_or_path = student.name
+    # Only now is it known how many packed sequences there are.
+    per_epoch = steps_per_epoch(len(trainer.train_dataset), setup)
+    arguments.eval_steps = max(1, round(per_epoch * config.evaluate_every))
+    trainer.state.eval_steps = arguments.eval_steps
+    return trainer
+
+
+def _arguments(config: TuneConfig, setup: Setup, places: Places, rows: Mapping[str, Sequence[Rendered]]) -> SFTConfig:
+    check_trainer_table(config.trainer, {field.name for field in dataclasses.fields(SFTConfig)})
     on_cpu = not torch.accelerator.is_available()
-    batches = math.ceil(len(rows["train"]) / config.batch_size)
-    steps_per_epoch = math.ceil(batches / config.gradient_accumulation)
-    arguments = SFTConfig(
-        output_dir=str(checkpoints),
-        seed=config.seed,
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation,
-        learning_rate=config.peak_learning_rate,
-        lr_scheduler_type="constant_with_warmup" if config.schedule == "constant" else config.schedule,
-        warmup_steps=config.warmup,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        # Rows that are too long were refused by name; TRL cuts in silence, so it is told of no limit.
-        max_length=None,
-        completion_only_loss=True,
-        packing=False,
-        bf16=precision == "bf16",
-        use_cpu=on_cpu,
-        gradient_checkpointing=not on_cpu if config.gradient_checkpointing is None else config.gradient_checkpointing,
-        dataloader_pin_memory=not on_cpu,
-        # Evaluation by steps, not by epochs: at the last step of an epoch Trainer then logs, evaluates and saves in
-        # this order, so that a checkpoint there never lacks the validation loss.
-        eval_strategy="steps" if rows["validation"] else "no",
-        eval_steps=steps_per_epoch,
-        logging_steps=max(1, steps_per_epoch * config.epochs // _HISTORY),
-        # By default a loss that is not a number is replaced by the mean; here it stops the training.
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        save_total_limit=2,
-        report_to="none",
-        disable_tqdm=True,
-    )
+    defaults: dict[str, Any] = {"dataloader_pin_memory": not on_cpu}
+    try:
+        arguments = SFTConfig(
+            output_dir=str(places.checkpoints),
+            seed=config.seed,
+            num_train_epochs=config.epochs,
+            max_steps=config.steps or -1,
+            per_device_train_batch_size=setup.batch_size,
+            per_device_eval_batch_size=setup.batch_size,
+            gradient_accumulation_steps=setup.accumulation,
+            learning_rate=config.peak_learning_rate,
+            lr_scheduler_type="constant_with_warmup" if config.schedule == "constant" else config.schedule,
+            warmup_steps=config.warmup,
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.max_grad_norm,
+            # Rows that are too long were named and dealt with; TRL cuts in silence, so it is told of no limit but the
+            # length of a pack, which every row fits.
+            max_length=setup.packed,
+            packing=setup.packed is not None,
+            packing_strategy="bfd",
+            bf16=setup.precision == "bf16",
+            use_cpu=on_cpu,
+            gradient_checkpointing=setup.checkpointing,
+            # Evaluation by steps, not by epochs: at the last step of an epoch Trainer then logs, evaluates and saves in
+            # this order, so that a checkpoint there never lacks the validation loss.
+            eval_strategy="steps" if rows["validation"] else "no",
+            eval_steps=1,
+            # Every step: a mean over several would be lost where a process dies between two logs.
+            logging_steps=1,
+            # By default a loss that is not a number is replaced by the mean; here it stops the training.
+            logging_nan_inf_filter=False,
+            save_strategy="no",
+            save_total_limit=2,
+            report_to=list(config.report_to) or "none",
+            disable_tqdm=True,
+            **(defaults | config.trainer),
+        )
+    except (TypeError, ValueError, ImportError) as error:
+        raise ConfigError(
+            f"SFTConfig refuses the settings ({' '.join(str(error).split())[:400]})", where="[sft]"
+        ) from error
     # With several GPUs in sight Trainer would wrap the model in DataParallel, which TRL refuses; one GPU it is.
     arguments._n_gpu = min(arguments.n_gpu, 1)
-    lora = LoraConfig(
+    return arguments
+
+
+def _adapter(config: TuneConfig) -> LoraConfig:
+    return LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=config.target_modules,
+        use_rslora=config.rslora,
+        use_dora=config.dora,
         task_type="CAUSAL_LM",
     )
-    trainer = StudentTrainer(
-        watch=watch,
-        seal=seal,
-        grouped=config.group_by_length,
-        model=_load_weights(student, config, precision),
-        args=arguments,
-        processing_class=student.tokenizer,
-        train_dataset=_prompt_completion(rows["train"]),
-        eval_dataset=_prompt_completion(rows["validation"]) if rows["validation"] else None,
-        peft_config=lora if config.method == "lora" else None,
-    )
-    if config.method == "lora":
-        # Engines are told the base by whoever serves it; a path of this machine would be of no use in the file.
-        trainer.model.peft_config["default"].base_model_name_or_path = student.name
-    return trainer
 
 
-def _load_weights(student: Student, config: TuneConfig, precision: str) -> PreTrainedModel:
+def _load_weights(student: Student, config: TuneConfig, setup: Setup, parent: Path | None) -> PreTrainedModel:
     # Weights that are trained stay in fp32 whatever the arithmetic: in bf16 small steps would round to nothing.
-    dtype = torch.bfloat16 if precision == "bf16" and config.method == "lora" else torch.float32
+    dtype = torch.bfloat16 if setup.precision == "bf16" and config.adapter else torch.float32
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "attn_implementation": setup.attention}
+    if setup.kernels:
+        options["use_kernels"] = True
+    source = student.source
+    if parent is not None and not config.adapter:
+        source, named = str(parent), {"local_files_only": True, "trust_remote_code": False}
+    else:
+        named = student.options
+    if config.method == "qlora":
+        options["quantization_config"] = quantization(setup.precision)
+        # The whole model on the one device: a quantised one cannot be moved afterwards.
+        options["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            student.source, dtype=dtype, use_safetensors=True, **student.options
-        )
+        model = AutoModelForCausalLM.from_pretrained(source, **options, **named)
+    except ImportError as error:
+        raise ConfigError(
+            f"the attention {setup.attention!r} or a kernel is not installed ({' '.join(str(error).split())[:200]})",
+            where="--attention",
+            fix="install it, or take sdpa",
+        ) from error
     except (OSError, ValueError) as error:
         raise load_error(error, config.student, local=student.local) from error
+    return model
 
 
-def _prompt_completion(rows: Sequence[Measured]) -> datasets.Dataset:
-    return datasets.Dataset.from_list([m.row.to_json() for m in rows])
+def generation_settings(student: Student) -> GenerationConfig:
+    """Return the settings that replies are generated with: the base's own, or its stop tokens alone."""
+    # Trainer adds the tokenizer's special tokens to the model's; replies shall stop where the base's do.
+    return student.generation or GenerationConfig(eos_token_id=sorted(student.stop_ids))
+
+
+def _shipped(student: Student) -> "_Shipped":
+    dtype = getattr(student.config, "dtype", None)
+    return _Shipped(dtype if isinstance(dtype, torch.dtype) else torch.float32, generation_settings(student))
+
+
+def _tokenized(rows: Sequence[Rendered]) -> datasets.Dataset:
+    columns = {
+        "id": [r.row.id for r in rows],
+        "input_ids": [list(r.ids) for r in rows],
+        "labels": [list(r.labels) for r in rows],
+    }
+    return datasets.Dataset.from_dict(columns)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Order:
+    grouped: bool
+    as_given: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Shipped:
+    """How whole weights leave: in the base's own dtype, with its generation settings."""
+
+    dtype: torch.dtype
+    generation: GenerationConfig
 
 
 class StudentTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer with resumable order and sealed checkpoints; `seal` says which training they are of."""
+    """SFTTrainer with a resumable order, sealed checkpoints, and the best weights kept beside them."""
 
-    def __init__(self, *, watch: "Watch", seal: str, grouped: bool, **options: Any) -> None:  # noqa: ANN401
-        self.watch, self.seal, self.grouped = watch, seal, grouped
+    def __init__(
+        self,
+        *,
+        watch: Watch,
+        places: Places,
+        order: _Order,
+        keep: str,
+        shipped: _Shipped,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        self.watch, self.places, self._order, self._keep, self._shipped = watch, places, order, keep, shipped
+        self._shipping = False
         super().__init__(callbacks=[watch], **options)
+        self._validated_loss, self._validated_tokens = 0.0, 0
+        watch.agree = self._agree
         self.remove_callback(PrinterCallback)
+
+    def train_from(self, step: int | None) -> None:
+        """Train, from the checkpoint after `step` where one is named, with TensorBoard's files written beside."""
+        folder = None if step is None else checkpoint_folder(self.places.checkpoints, step)
+        if is_main():
+            self.add_callback(tensorboard_writer(self.places.tensorboard, step))
+        if folder is not None:
+            self._total_train_tokens = _tokens_at(folder)
+        self.train(resume_from_checkpoint=None if folder is None else str(folder))
+
+    def ship(self, folder: Path) -> None:
+        """Write the weights as they are served, without optimizer: the adapter, or all of them in the base's dtype."""
+        self._shipping = True
+        try:
+            self.save_model(str(folder), _internal_call=True)
+        finally:
+            self._shipping = False
+
+    def best(self) -> Best | None:
+        """Return the kept weights of the lowest validation loss, or None where the last ones shall be taken."""
+        losses = {e["step"]: e["eval_loss"] for e in self.state.log_history if "eval_loss" in e}
+        if self._keep == "last" or not losses:
+            return None
+        step = min(losses, key=lambda at: (losses[at], at))
+        return None if step == self.state.global_step else best_weights(self.places.checkpoints, step, self.places.seal)
+
+    def evaluate(self, *positional: Any, **named: Any) -> dict[str, float]:  # noqa: ANN401
+        """Measure the validation loss, and keep the weights where it is the lowest so far."""
+        metrics: dict[str, float] = super().evaluate(*positional, **named)
+        losses = [entry["eval_loss"] for entry in self.state.log_history if "eval_loss" in entry]
+        lowest = losses and losses[-1] < min(losses[:-1], default=math.inf)
+        # The last weights need no copy, and an only validation has nothing to compare with.
+        if self._keep == "best" and lowest and self.state.global_step < self.state.max_steps:
+            self._guarded("the best weights", self._keep_best)
+        return metrics
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *positional: Any, **named: Any) -> Any:  # noqa: ANN401
+        """Return TRL's loss, and add up what a validation loss by tokens takes."""
+        found = super().compute_loss(model, inputs, *positional, **named)
+        if not self.model.training:
+            counted = (inputs["labels"][..., 1:] != IGNORED).sum().item()
+            loss = found[0] if isinstance(found, tuple) else found
+            self._validated_loss += loss.item() * counted
+            self._validated_tokens += counted
+        return found
+
+    def log(self, logs: dict[str, float], *positional: Any, **named: Any) -> None:  # noqa: ANN401
+        """Log, with the validation loss as the mean over all labelled tokens.
+
+        Trainer's is the mean of the batches' means: it changes with the size of the batches and with packing.
+        """
+        if "eval_loss" in logs:
+            sums = torch.tensor([self._validated_loss, float(self._validated_tokens)], device=self.args.device)
+            total, counted = self.accelerator.reduce(sums, reduction="sum").tolist()
+            self._validated_loss, self._validated_tokens = 0.0, 0
+            logs["eval_loss"] = total / counted if counted else math.nan
+        super().log(logs, *positional, **named)
+
+    def _keep_best(self) -> None:
+        keep_best(
+            self.places.checkpoints,
+            self.state.global_step,
+            self.places.seal,
+            self.ship,
+            main=is_main(),
+            wait=self.accelerator.wait_for_everyone,
+        )
 
     def _send_telemetry(self) -> None:
         """Send nothing: a training needs no network."""
@@ -152,159 +327,95 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
     def create_model_card(self, *_: object, **__: object) -> None:
         """Write none beside checkpoints; the candidate gets this project's own."""
 
-    def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> "EpochSampler":
+    def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> EpochSampler:
         rows = self.train_dataset if train_dataset is None else train_dataset
         return EpochSampler(
             [len(ids) for ids in rows["input_ids"]],
             batch_size=self.args.per_device_train_batch_size,
             seed=self.args.seed,
-            grouped=self.grouped,
+            grouped=self._order.grouped,
+            as_given=self._order.as_given,
         )
+
+    def _agree(self, flags: Sequence[bool]) -> Sequence[bool]:
+        """Return the flags that any process of this training has raised, so that all of them do the same."""
+        if self.accelerator.num_processes == 1:
+            return flags
+        raised = torch.tensor([float(flag) for flag in flags], device=self.accelerator.device)
+        return [bool(total) for total in self.accelerator.reduce(raised, reduction="sum").tolist()]
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         # Trainer would also pickle its arguments and copy the tokenizer; neither is ever read back.
-        options = ADAPTER_ONLY if hasattr(self.model, "peft_config") else {}
-        self.model.save_pretrained(output_dir, state_dict=state_dict, **options)
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if hasattr(model, "peft_config"):
+            model.save_pretrained(folder, state_dict=state_dict, **ADAPTER_ONLY)
+        elif self._shipping:
+            model.generation_config = self._shipped.generation
+            weights = model.state_dict() if state_dict is None else state_dict
+            model.save_pretrained(folder, state_dict=_cast(weights, self._shipped.dtype))
+            _name_dtype(folder / "config.json", self._shipped.dtype)
+        else:
+            model.save_pretrained(folder, state_dict=state_dict)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: None) -> None:
         # Optimizer, scheduler and random states are torch.save files, a pickle by format. They are this program's
         # own, Trainer reads them back with weights_only=True, which builds tensors and plain values alone, and they
         # are deleted when the training is done. What is shipped is safetensors.
         began = time.monotonic()
-        super()._save_checkpoint(model, trial)
-        folder = checkpoint_folder(Path(self.args.output_dir), self.state.global_step)
-        seal_checkpoint(folder, self.seal, self.watch.seconds)
+        folder = checkpoint_folder(self.places.checkpoints, self.state.global_step)
+
+        def save() -> None:
+            super(StudentTrainer, self)._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if is_main():
+                seal_checkpoint(folder, self.places.seal, self.watch.seconds)
+
+        self._guarded(f"the checkpoint after step {self.state.global_step}", save)
         self.watch.saved(time.monotonic() - began)
 
-
-class EpochSampler(Sampler[int]):
-    """Yields row numbers in an order that follows from the seed and the epoch alone.
-
-    Trainer's own samplers draw from the global random state, which a resumed training meets in another state.
-    Grouped, rows of like length share a batch within windows of 50 batches, and the batches are shuffled, so that
-    lengths come in random order; a batch that is not full comes last.
-    """
-
-    def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int, grouped: bool) -> None:
-        self._lengths, self._batch_size, self._seed, self._grouped = lengths, batch_size, seed, grouped
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next; the data loader calls it."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        chance = random.Random(f"{self._seed}:{self._epoch}")
-        order = list(range(len(self._lengths)))
-        chance.shuffle(order)
-        if self._grouped:
-            size, window = self._batch_size, self._batch_size * _WINDOW
-            order = [
-                row
-                for start in range(0, len(order), window)
-                for row in sorted(order[start : start + window], key=lambda i: -self._lengths[i])
-            ]
-            batches = [order[start : start + size] for start in range(0, len(order), size)]
-            rest = [batches.pop()] if len(batches[-1]) < size else []
-            chance.shuffle(batches)
-            order = [row for batch in (*batches, *rest) for row in batch]
-        return iter(order)
-
-
-class Watch(TrainerCallback):  # type: ignore[misc]
-    """Reports every step, stops on a loss that is no number, and says when a checkpoint is due.
-
-    Args:
-        on_progress: called after every step.
-        save_every: seconds between checkpoints; 0 saves at every step whose loss is logged.
-    """
-
-    def __init__(self, on_progress: Callable[[Progress], None] | None, save_every: float) -> None:
-        self._on_progress, self._save_every, self._interval = on_progress, save_every, save_every
-        self._loss: float | None = None
-        self._validation_loss: float | None = None
-        self._tokens = 0.0
-        self._began = self._last_saved = time.monotonic()
-        self.seconds_before = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Wall-clock seconds of training, those before a resume included."""
-        return self.seconds_before + time.monotonic() - self._began
-
-    def saved(self, seconds: float) -> None:
-        """Note that writing a checkpoint took so long, and keep such writes below a twentieth of the time."""
-        self._last_saved = time.monotonic()
-        self._interval = max(self._save_every, 20 * seconds) if self._save_every else 0.0
-
-    def on_train_begin(self, args: SFTConfig, state: Any, control: Any, **_: object) -> None:  # noqa: ANN401
-        """Start the clocks."""
-        self._began = self._last_saved = time.monotonic()
-
-    def on_log(self, args: SFTConfig, state: Any, control: Any, **also: Any) -> None:  # noqa: ANN401
-        """Take up the losses.
+    def _guarded(self, what: str, save: Any) -> None:  # noqa: ANN401
+        """Save, and where that fails delete what is torn and say from where the training can go on.
 
         Raises:
-            RunError: one of them is not a number any more.
+            RunError: the disk is full or not writable.
         """
-        logs: Mapping[str, float] = also["logs"]
-        for key in ("loss", "eval_loss", "grad_norm"):
-            if not math.isfinite(logs.get(key, 0.0)):
-                raise RunError(
-                    f"the {key.replace('_', ' ')} is {logs[key]} at step {state.global_step}",
-                    fix="lower --learning-rate, or train with --precision fp32",
-                )
-        self._loss = logs.get("loss", self._loss)
-        self._validation_loss = logs.get("eval_loss", self._validation_loss)
-        self._tokens = logs.get("num_tokens", self._tokens)
-
-    def on_step_end(self, args: SFTConfig, state: Any, control: Any, **_: object) -> Any:  # noqa: ANN401
-        """Report the step, and ask for a checkpoint where one is due."""
-        if self._on_progress is not None:
-            self._on_progress(
-                Progress(
-                    step=state.global_step,
-                    total=state.max_steps,
-                    epoch=state.epoch,
-                    loss=self._loss,
-                    validation_loss=self._validation_loss,
-                    tokens_per_second=self._tokens / max(time.monotonic() - self._began, 1e-9),
-                )
-            )
-        # Only where the loss is logged too: the mean since the last log is lost when a process dies.
-        logged = state.global_step % state.logging_steps == 0
-        if logged and time.monotonic() - self._last_saved >= self._interval:
-            control.should_save = True
-        return control
-
-
-@contextlib.contextmanager
-def quiet(log: Path) -> Iterator[None]:
-    """Send what the libraries log and warn of to a file in place of the terminal, and hide their progress bars."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(log, delay=True, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    loggers = [logging.getLogger(name) for name in _LIBRARIES]
-    before = [(logger.handlers, logger.propagate) for logger in loggers]
-    bars = transformers_logging.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        logging.captureWarnings(True)
-        for logger in loggers:
-            logger.handlers, logger.propagate = [handler], False
-        transformers_logging.disable_progress_bar()
-        datasets.disable_progress_bars()
         try:
-            yield
-        finally:
-            logging.captureWarnings(False)
-            for logger, (handlers, propagate) in zip(loggers, before, strict=True):
-                logger.handlers, logger.propagate = handlers, propagate
-            if bars[0]:
-                transformers_logging.enable_progress_bar()
-            if bars[1]:
-                datasets.enable_progress_bars()
-            handler.close()
+            save()
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch says RuntimeError of a full disk
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            good = last_complete(self.places.checkpoints, self.places.seal, clean=is_main())
+            left = "no checkpoint is left" if good is None else f"the checkpoint after step {good.step} is whole"
+            raise RunError(
+                f"{what} cannot be written ({' '.join(str(error).split())[:200]}); {left}",
+                where=str(self.places.checkpoints),
+                fix="free some space and run the same command again"
+                + ("" if good is None else ": it goes on from there"),
+            ) from error
+
+
+def _tokens_at(checkpoint: Path) -> int:
+    """Return the tokens trained on up to a checkpoint; TRL counts from nought again in each process."""
+    log = json.loads((checkpoint / "trainer_state.json").read_bytes())["log_history"]
+    return int(next((entry["num_tokens"] for entry in reversed(log) if "num_tokens" in entry), 0))
+
+
+def _cast(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return the weights in another dtype; those that share their memory, as tied embeddings do, still share it."""
+    made: dict[tuple[int, torch.Size, torch.device], torch.Tensor] = {}
+    cast = {}
+    for name, tensor in weights.items():
+        key = (tensor.data_ptr(), tensor.shape, tensor.device)
+        if key not in made:
+            made[key] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        cast[name] = made[key]
+    return cast
+
+
+def _name_dtype(path: Path, dtype: torch.dtype) -> None:
+    """Let config.json name the dtype of the file beside it; save_pretrained names that of the weights in memory."""
+    config = json.loads(path.read_bytes())
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    write_json(path, config)

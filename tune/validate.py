@@ -257,9 +257,9 @@ class _Job:
 
     def _warnings(self, left_out: int) -> list[str]:
         warnings = [*self.opened.warnings]
-        if self.inputs["dataset/train.jsonl"].sha256 != self.candidate.train_sha256:
+        if self.candidate.data.get("dataset/train.jsonl") != self.inputs["dataset/train.jsonl"].sha256:
             warnings.append(
-                "dataset/train.jsonl changed since the candidate was tuned: that no held-out question was trained on "
+                "dataset/train.jsonl is not what the candidate was tuned on: that no held-out question was trained on "
                 "is proved of the dataset as it is now, and few-shot examples come from it. `tune sft` again to "
                 "judge a student of this dataset."
             )
@@ -269,7 +269,7 @@ class _Job:
             warnings.append(
                 f"Served by {self.served_by}, so that the weights behind it are those of the candidate is not checked."
             )
-        if self.config.server is not None and self.candidate.method == "lora":
+        if self.config.server is not None and self.candidate.adapter:
             warnings.append(
                 "A vLLM on a CPU (0.32) that serves an adapter beside its base adds it to the base's answers too "
                 "(vllm pull request 48421); without --server the two are served apart."

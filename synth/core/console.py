@@ -64,3 +64,22 @@ def progress(*, hidden: bool = False) -> Iterator[Progress]:
         disable=hidden or not stderr.is_terminal,
     ) as bars:
         yield bars
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in words, such as "2 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in words of three digits, such as "1.25 GiB"."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 999.5:  # At 999.6 the three digits would come out as 1e+03.
+            return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB" if count < 999.5 else f"{count:.0f} TiB"

@@ -49,7 +49,15 @@ class PromptLogprobs:
         Raises:
             InferenceError: the endpoint does not answer, refuses a sequence, or gives no prompt log probabilities.
         """
-        found: list[list[float] | BaseException] = []
+        return [math.fsum(-value for value in read) / len(read) for read in self.logprobs(sequences)]
+
+    def logprobs(self, sequences: Sequence[tuple[Sequence[int], int]]) -> list[list[float]]:
+        """Return the log probability (nats) of each of the last so many tokens of each sequence.
+
+        Raises:
+            InferenceError: as `losses`.
+        """
+        found: list[list[list[float]] | BaseException] = []
 
         def work() -> None:
             try:
@@ -66,13 +74,13 @@ class PromptLogprobs:
             raise outcome
         return outcome
 
-    async def _all(self, sequences: Sequence[tuple[Sequence[int], int]]) -> list[float]:
+    async def _all(self, sequences: Sequence[tuple[Sequence[int], int]]) -> list[list[float]]:
         room = asyncio.Semaphore(self._max_in_flight)
         async with self._address.session(aiohttp.ClientTimeout(total=self._timeout)) as session:
 
-            async def one(tokens: Sequence[int], counted: int) -> float:
+            async def one(tokens: Sequence[int], counted: int) -> list[float]:
                 async with room:
-                    return await self._loss(session, tokens, counted)
+                    return await self._read(session, tokens, counted)
 
             asked = [asyncio.ensure_future(one(tokens, counted)) for tokens, counted in sequences]
             try:
@@ -82,7 +90,7 @@ class PromptLogprobs:
                     task.cancel()
                 await asyncio.gather(*asked, return_exceptions=True)
 
-    async def _loss(self, session: aiohttp.ClientSession, tokens: Sequence[int], counted: int) -> float:
+    async def _read(self, session: aiohttp.ClientSession, tokens: Sequence[int], counted: int) -> list[float]:
         body = orjson.dumps(
             {"model": self._served, "prompt": list(tokens), "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
         )
@@ -94,7 +102,7 @@ class PromptLogprobs:
             except TryAgainError as failure:
                 wait = tries.failed(failure, self._address.shown)
                 await asyncio.sleep(failure.wait if failure.wait is not None else spread(wait))
-        return _mean_loss(reply, tokens, counted, self._address.shown)
+        return _logprobs(reply, tokens, counted, self._address.shown)
 
     async def _post(self, session: aiohttp.ClientSession, body: bytes) -> bytes:
         try:
@@ -115,11 +123,10 @@ class PromptLogprobs:
         )
 
 
-def _mean_loss(reply: bytes, tokens: Sequence[int], counted: int, where: str) -> float:
+def _logprobs(reply: bytes, tokens: Sequence[int], counted: int, where: str) -> list[float]:
     try:
         rows: list[Any] = orjson.loads(reply)["choices"][0]["prompt_logprobs"]
-        values = [rows[i][str(tokens[i])]["logprob"] for i in range(len(tokens) - counted, len(tokens))]
-        return math.fsum(-value for value in values) / counted
+        return [float(rows[i][str(tokens[i])]["logprob"]) for i in range(len(tokens) - counted, len(tokens))]
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as error:
         raise InferenceError(
             "the endpoint gives no prompt log probabilities", where=where, fix="they need a vLLM server"

@@ -6,7 +6,7 @@ from pathlib import Path
 from synth.core.errors import InferenceError
 
 # Files beside the weights that say how they came about; the engine reads none of them.
-_NOT_SERVED = frozenset({"training.json", "training_args.bin", "trainer_state.json"})
+_NOT_SERVED = frozenset({"export.json", "training.json", "training_args.bin", "trainer_state.json"})
 
 
 def model_name(model: str | Path) -> str:

@@ -1,0 +1,82 @@
+"""Going on from a candidate: which one, what it hands down, and where it came from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from synth.core.errors import ConfigError, RunError
+from synth.core.runs import Run
+from tune.candidate import Candidate, find_candidate
+from tune.config import TuneConfig
+
+# What an adapter that is trained further keeps from the one it was.
+_SHAPE = ("rank", "alpha", "target_modules", "rslora", "dora")
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The candidate that a training goes on from; `lineage` lists it and those before it, the latest first."""
+
+    candidate: Candidate
+    weights_sha256: str
+    lineage: tuple[Mapping[str, Any], ...]
+
+
+def find_parent(run: Run, named: str) -> Parent:
+    """Return the candidate to go on from: one of this run by name, or one of another run by its folder.
+
+    Raises:
+        RunError: there is no such finished candidate, or its files are not those that were tuned.
+    """
+    folder = Path(named).expanduser()
+    if folder.is_dir() and (folder / "training.json").is_file():
+        folder = folder.resolve()
+        home = Run.open(folder.parent.parent)
+        candidate = find_candidate(home, folder.name)
+    else:
+        home, candidate = run, find_candidate(run, named)
+    report = orjson.loads((candidate.folder / "training.json").read_bytes())
+    outputs = home.stages()[f"sft:{candidate.name}"].outputs
+    weights = sorted(digest.sha256 for name, digest in outputs.items() if name.endswith(".safetensors"))
+    if not weights:
+        raise RunError("the candidate has no weights", where=str(candidate.folder), fix="train it again")
+    this = {
+        "candidate": candidate.name,
+        "run": home.path.resolve().name,
+        "data": dict(candidate.data),
+        "weights_sha256": weights,
+    }
+    return Parent(candidate, weights[0], (this, *report.get("lineage", ())))
+
+
+def continued(config: TuneConfig, parent: Parent, given: frozenset[str]) -> TuneConfig:
+    """Return the settings with what the parent hands down: its student, its method, the shape of its adapter.
+
+    Args:
+        config: as the user set it.
+        parent: the candidate to go on from.
+        given: the names of the settings that the user gave; the others are free to follow the parent.
+
+    Raises:
+        ConfigError: a setting that was given contradicts the parent.
+    """
+    report = orjson.loads((parent.candidate.folder / "training.json").read_bytes())
+    of_parent: dict[str, Any] = {"student": str(parent.candidate.spec), "method": report["method"]}
+    if config.method == "qlora" and report["method"] == "lora":
+        of_parent["method"] = "qlora"  # The same adapter, on weights held in four bits.
+    if report["method"] != "full":
+        shown = report["hyperparameters"]
+        of_parent |= {name: shown[name] for name in _SHAPE if name in shown}
+    if parent.candidate.plain_template:
+        of_parent["chat_template"] = "plain"
+    for name, value in of_parent.items():
+        if name in given and getattr(config, name) != value:
+            raise ConfigError(
+                f"the candidate to go on from has {name} {value}, not {getattr(config, name)}",
+                where=f"--{name.replace('_', '-')}",
+                fix="leave it out: it is taken over",
+            )
+    return config.model_copy(update=of_parent)
