@@ -1,6 +1,6 @@
-"""A hub on this machine: the few endpoints that huggingface_hub asks when a dataset is made and committed to.
+"""A hub on this machine: the few endpoints that huggingface_hub asks when a dataset or a model is made and committed to.
 
-It keeps real bytes: files sent inline or through LFS, one tree a dataset, every commit. It notes each request, and
+It keeps real bytes: files sent inline or through LFS, one tree a dataset or model, every commit. It notes each request, and
 can refuse one with a status and echo the token in its answer, as a careless proxy might.
 """
 
@@ -21,7 +21,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Hub:
-    """What the hub holds: the tree and the commits of each dataset, LFS objects by digest, the requests so far."""
+    """What the hub holds: the tree of each dataset or model, all commits, LFS objects by digest, the requests so far."""
 
     url: str = ""
     trees: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -31,6 +31,7 @@ class Hub:
     requests: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
     refuse: dict[str, int] = field(default_factory=dict)
+    branches: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
 
 
 def _repo(request: web.Request) -> str:
@@ -84,7 +85,7 @@ def _app(hub: Hub) -> web.Application:
         there = hub.trees[_repo(request)]
         answer = []
         for file in (await request.json())["files"]:
-            mode = "lfs" if file["path"].endswith(".parquet") else "regular"
+            mode = "lfs" if file["path"].endswith((".parquet", ".safetensors")) else "regular"
             old = there.get(file["path"])
             oid = None if old is None else hashlib.sha256(old).hexdigest() if mode == "lfs" else _oid(old)
             answer.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
@@ -108,7 +109,8 @@ def _app(hub: Hub) -> web.Application:
         return web.Response()
 
     async def commit(request: web.Request) -> web.Response:
-        files = dict(hub.trees[_repo(request)])
+        branch = hub.branches.get(_repo(request), {}).get(request.match_info["revision"])
+        files = dict(hub.trees[_repo(request)] if branch is None else branch)
         changed = []
         for line in (await request.text()).splitlines():
             entry = json.loads(line)
@@ -121,25 +123,43 @@ def _app(hub: Hub) -> web.Application:
                 del files[value["path"]]
             if entry["key"] != "header":
                 changed.append(value["path"])
-        hub.trees[_repo(request)] = files
+        if branch is None:
+            hub.trees[_repo(request)] = files
+        else:
+            hub.branches[_repo(request)][request.match_info["revision"]] = files
         hub.commits.append(changed)
         oid = f"{len(hub.commits):040x}"
+        kind = "datasets/" if "/api/datasets/" in request.path else ""
         return web.json_response(
-            {"success": True, "commitOid": oid, "commitUrl": f"{hub.url}/datasets/{_repo(request)}/commit/{oid}"}
+            {"success": True, "commitOid": oid, "commitUrl": f"{hub.url}/{kind}{_repo(request)}/commit/{oid}"}
         )
 
+    async def branch(request: web.Request) -> web.Response:
+        branches = hub.branches.setdefault(_repo(request), {})
+        name = request.match_info["branch"]
+        if name in branches:
+            return web.json_response({"error": "there"}, status=409)
+        branches[name] = dict(hub.trees[_repo(request)])
+        return web.json_response({})
+
     app = web.Application(middlewares=[note], client_max_size=1 << 28)
-    one = "/api/datasets/{owner}/{name}"
+    app.add_routes([web.post("/api/repos/create", create), web.post("/api/validate-yaml", validate)])
+    for kind in ("datasets", "models"):
+        one = f"/api/{kind}" + "/{owner}/{name}"
+        app.add_routes(
+            [
+                web.get(one, info),
+                web.get(one + "/revision/{revision}", info),
+                web.get(one + "/tree/{revision}", tree),
+                web.post(one + "/branch/{branch}", branch),
+                web.post(one + "/preupload/{revision}", preupload),
+                web.post(one + "/commit/{revision}", commit),
+            ]
+        )
     app.add_routes(
         [
-            web.post("/api/repos/create", create),
-            web.post("/api/validate-yaml", validate),
-            web.get(one, info),
-            web.get(one + "/revision/{revision}", info),
-            web.get(one + "/tree/{revision}", tree),
-            web.post(one + "/preupload/{revision}", preupload),
-            web.post(one + "/commit/{revision}", commit),
             web.post("/datasets/{owner}/{name}.git/info/lfs/objects/batch", batch),
+            web.post("/{owner}/{name}.git/info/lfs/objects/batch", batch),
             web.put("/lfs/{oid}", put),
         ]
     )

@@ -7,6 +7,8 @@ from typing import Any
 
 import datasets
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
@@ -163,7 +165,30 @@ def test_a_template_that_only_trims_or_forgets_thoughts_eats_nothing(tmp_path: P
 
 def test_a_prompt_that_melts_into_its_completion_is_a_fault(students: dict[str, Student]) -> None:
     tokenizer = students["own"].tokenizer
-    # The bundled tokenizer has " water" as one token, which the prompt alone would not end in.
-    assert len(tokenizer(" water")["input_ids"]) == 1
-    [fault] = render([Row("melt", "melt", "The wa", "ter is hot.")], tokenizer)
+    # The bundled tokenizer has " the" as one token, which the prompt alone would not end in.
+    assert len(tokenizer(" the")["input_ids"]) == 1
+    [fault] = render([Row("melt", "melt", "It is in t", "he kettle.")], tokenizer)
     assert isinstance(fault, Fault) and fault.kind == "prefix" and "melts into" in fault.message
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), min_size=2, max_size=6))
+def test_any_text_is_written_as_at_inference_and_labelled_to_its_end(
+    students: dict[str, Student], texts: list[str]
+) -> None:
+    tokenizer = students["own"].tokenizer
+    turns = [Message("assistant" if i % 2 else "user", text) for i, text in enumerate(texts[: len(texts) // 2 * 2])]
+    [ours] = map(ready, render([chat("any", *turns)], tokenizer))
+    data = [turn.to_json() for turn in turns]
+    asked = tokenizer.apply_chat_template(data[:-1], add_generation_prompt=True)["input_ids"]
+    whole = tokenizer.apply_chat_template(data)["input_ids"]
+    assert list(ours.ids) == whole and ours.prompt_tokens == len(asked) and list(ours.ids[: len(asked)]) == asked
+    assert list(ours.labels) == [IGNORED] * len(asked) + whole[len(asked) :]
+
+
+def test_half_a_character_is_a_fault_of_its_row_alone(students: dict[str, Student]) -> None:
+    broken = [chat("turns", USER("Hi \ud83d"), ASSISTANT("Hello")), Row("text", "text", "", "It is \udc00.")]
+    for row in broken:
+        [fault, fine] = render([row, CHATS[0]], students["own"].tokenizer)
+        assert isinstance(fault, Fault) and "half a character" in fault.message and isinstance(fine, Rendered)
+        assert fault.message.isascii()

@@ -18,7 +18,10 @@ from hypothesis import strategies as st
 
 from synth.core.errors import ConfigError, RecordError, RunError
 from synth.core.records import Message
+from synth.export import ExportConfig, run_export
 from tests.conftest import CHECKOUT
+from tests.export_runs import decided_run, pair
+from tune.data import read_dataset
 from tune.formats import to_row
 from tune.rows import Row
 from tune.sources import Source, open_source, same_on_both_sides, with_unique_ids
@@ -72,6 +75,11 @@ def told(row: Row) -> list[str]:
             {"instruction": "Add.", "input": "2 and 3", "output": "5"},
             ["user: Add.\n\n2 and 3"],
             ["assistant: 5"],
+        ),
+        (
+            {"instruction": "And two?", "output": "80", "system": "Be brief.", "history": [["How much?", "40"]]},
+            ["system: Be brief.", "user: How much?"],
+            ["assistant: 40", "user: And two?", "assistant: 80"],
         ),
         ({"instruction": "Greet.", "input": "", "output": "Hello"}, ["user: Greet."], ["assistant: Hello"]),
         ({"instruction": "Greet.", "output": "Hello", "text": "### whole"}, ["user: Greet."], ["assistant: Hello"]),
@@ -148,7 +156,8 @@ TURN = {"role": "user", "content": "x"}
         ({"messages": [{"role": "user", "content": None}]}, "is not text but null"),
         ({"messages": [TURN, ANSWER], "tools": [{"name": "f"}]}, "the row has 'tools': tools are not trained on"),
         ({"messages": [TURN, ANSWER], "images": ["x.png"]}, "the row has 'images': only text is trained on"),
-        ({"instruction": "a", "output": "b", "history": [["c", "d"]]}, "the row has 'history'"),
+        ({"text": "a", "history": [["c", "d"]]}, "the row has 'history'"),
+        ({"instruction": "a", "output": "b", "history": ["c"]}, "entry 1 of 'history' is not a question and an answer"),
         ({"text": "  "}, "the text is empty"),
         ({"text": 7}, "the text is not text but a number"),
         ({}, "of no known format: its columns are none"),
@@ -260,6 +269,17 @@ def test_a_folder_with_a_validation_file_keeps_its_split(tmp_path: Path) -> None
     assert source.validation is not None and [row.completion for row in source.validation] == ["b"]
     assert sorted(source.inputs) == ["mine/train.jsonl", "mine/validation.jsonl"]
     assert open_source(str(tmp_path / "mine"), flag="--replay", training_only=True).validation is None
+
+
+@pytest.mark.parametrize("name", ["messages", "prompt-completion", "sharegpt", "alpaca"])
+def test_what_synth_export_writes_is_read_as_the_rows_it_was_made_of(tmp_path: Path, name: str) -> None:
+    turns = [Message("system", "Be brief."), Message("user", "How much is the lamp?")]
+    run = decided_run(tmp_path / "run", [pair(n, prompt=turns if n % 2 else None) for n in range(12)])
+    summary = run_export(run, ExportConfig.model_validate({"format": name}))
+    read, made = open_source(str(summary.folder), flag="--data"), read_dataset(run)
+    for rows, wanted in ((read.train, made.train), (read.validation or (), made.validation)):
+        assert [(row.prompt, row.completion) for row in rows] == [(row.prompt, row.completion) for row in wanted]
+    assert len(read.train) == 9
 
 
 def test_shards_as_the_hub_has_them_are_one_source(tmp_path: Path) -> None:

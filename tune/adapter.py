@@ -1,6 +1,6 @@
 """What vLLM can serve of an adapter, read from its adapter_config.json before any server is started.
 
-The list is that of vLLM 0.32 (vllm/lora/peft_helper.py, `PEFTHelper.validate_legal`), which says it after a minute's start.
+The list is that of vLLM 0.32 (vllm/lora/peft_helper.py, `PEFTHelper.validate_legal`), which says so after a minute.
 """
 
 import json

@@ -147,7 +147,7 @@ class Stops:
                 "doubled special tokens",
                 self.doubled,
                 "a special token of its beginning or end stands there twice in a row",
-                "take the token out of the row's text, which the template or the tokenizer writes by itself",
+                "take it out of the rows' texts, or use --chat-template plain where the template writes it twice",
             )
             if self.doubled
             else Check("doubled special tokens", "ok", "none")

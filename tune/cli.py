@@ -49,6 +49,7 @@ def validate_command(
     server: Annotated[str | None, setting(ValidateConfig, "server")] = None,
     server_base: Annotated[str | None, setting(ValidateConfig, "server_base")] = None,
     server_tuned: Annotated[str | None, setting(ValidateConfig, "server_tuned")] = None,
+    merged: Annotated[Path | None, setting(ValidateConfig, "merged")] = None,
     max_in_flight: Annotated[int, typer.Option("--max-in-flight", min=1, help="How many calls run at once.")] = 64,
     vllm_arg: Annotated[
         list[str] | None, typer.Option("--vllm-arg", help="Passed through to the vLLM server. May be repeated.")
@@ -70,6 +71,7 @@ def validate_command(
         "server": server,
         "server_base": server_base,
         "server_tuned": server_tuned,
+        "merged": merged,
     }
     target = Run.open(run)
     settings = build(ValidateConfig, _table("validate", config), flags, where="validate")

@@ -108,8 +108,12 @@ def _sources(run: Run, config: TuneConfig) -> tuple[tuple[Source, ...], tuple[fl
         prefix = f"mix={shares[number]:.6g}:" if shares else "mix:"
         found.append((_named(spec, "--mix", prefix, scored=scored), prefix))
     # Neither the order on the command line nor the folders that the sources lie in may change the rows.
-    order = sorted(range(len(found)), key=lambda k: (found[k][0].name, sorted(found[k][0].inputs.items(), key=str)))
+    order = sorted(range(len(found)), key=lambda k: (found[k][0].name, _digests(found[k][0])))
     return _with_unique_names([found[k] for k in order]), shares and tuple(shares[k] for k in order)
+
+
+def _digests(source: Source) -> list[str]:
+    return [source.inputs[name].sha256 for name in sorted(source.inputs)]
 
 
 def _weighed(spec: str) -> tuple[str, float | None]:

@@ -27,7 +27,7 @@ COLUMNS = frozenset(
 _UNREAD = {
     "tools": "tools are not trained on",
     "functions": "tools are not trained on",
-    "history": "earlier turns are read from messages alone",
+    "history": "earlier turns are read from messages, and beside instruction and output",
     "chat_template_kwargs": "the chat template is given nothing but the turns",
     **{name: "only text is trained on" for name in ("image", "images", "audio", "audios", "video", "videos")},
 }
@@ -41,6 +41,7 @@ _ROLES = {
     "system": "system", "developer": "developer", "user": "user", "human": "user", "assistant": "assistant",
     "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
 }  # fmt: skip
+_PLAIN_ROLES = frozenset({"system", "user", "assistant"})
 _TOOL_ROLES = frozenset({"tool", "function", "function_call", "observation", "ipython", "tool_call", "tool_response"})
 
 # Names that other makers give to what is called otherwise here.
@@ -64,11 +65,12 @@ def to_row(value: Any, source: str) -> Row:  # noqa: ANN401  (any JSON)
     Raises:
         RecordError: the row is of no known format, or would teach nothing. The error names no place: the caller knows.
     """
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise RecordError(f"not an object but {_kind(value)}", fix=f"write rows with {_KNOWN}")
     columns = {name: item for name, item in value.items() if item is not None}
-    for name, why in _UNREAD.items():
-        if columns.get(name):
+    for name in sorted(_UNREAD.keys() & columns.keys()):
+        if columns[name] and not (name == "history" and "instruction" in columns):
+            why = _UNREAD[name]
             raise RecordError(f"the row has {name!r}: {why}", fix=f"leave {name!r} out if the row is right without it")
     prompt, completion = _sides(columns, value)
     asked = prompt or completion  # Plain text is asked by nobody, so it is its own document.
@@ -110,7 +112,7 @@ def _name(value: object) -> str:
 
 
 def _scores(value: object) -> dict[str, float | None]:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return {}
     numbers = {k: v for k, v in value.items() if isinstance(k, str) and (v is None or _is_number(v))}
     return {k: None if v is None else float(v) for k, v in numbers.items()}
@@ -170,12 +172,17 @@ def _turns(value: object, name: str) -> list[Message]:
 
 
 def _turn(turn: object, number: int, name: str) -> Message:
+    # Nearly all turns are of this form, and need no more than that.
+    if isinstance(turn, dict) and len(turn) == 2 and "role" in turn and "content" in turn:
+        plain, text = turn["role"], turn["content"]
+        if isinstance(text, str) and isinstance(plain, str) and plain in _PLAIN_ROLES:
+            return Message(plain, text)
     where = f"turn {number} of {name!r}"
-    if not isinstance(turn, Mapping):
+    if not isinstance(turn, dict):
         raise RecordError(f"{where} is not an object but {_kind(turn)}", fix="write turns as role and content")
-    for key, why in _UNREAD_IN_TURN.items():
-        if turn.get(key):
-            raise RecordError(f"{where} has {key!r}: {why}", fix="mend or remove the row")
+    for key in sorted(_UNREAD_IN_TURN.keys() & turn.keys()):
+        if turn[key]:
+            raise RecordError(f"{where} has {key!r}: {_UNREAD_IN_TURN[key]}", fix="mend or remove the row")
     if turn.get("weight") == 0:
         raise RecordError(
             f"{where} has weight 0, and every assistant turn of a completion is trained on",
@@ -228,12 +235,17 @@ def _pair(prompt: object, completion: object) -> Sides:
 
 
 def _alpaca(columns: Mapping[str, Any]) -> Sides:
+    """Read instruction, input and output; `history` holds earlier questions and answers, learned like any others."""
     asked = _text(columns["instruction"], "instruction")
     more = _text(columns.get("input", ""), "input")
-    user = Message("user", f"{asked}\n\n{more}" if more.strip() else asked)
-    system = columns.get("system")
-    before = (Message("system", system),) if isinstance(system, str) and system.strip() else ()
-    return _checked((*before, user), (Message("assistant", _text(columns["output"], "output")),))
+    turns = []
+    for number, pair in enumerate(columns.get("history", ()), 1):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise RecordError(f"entry {number} of 'history' is not a question and an answer", fix="mend the row")
+        turns += [Message(role, _text(text, "history")) for role, text in zip(("user", "assistant"), pair, strict=True)]
+    turns.append(Message("user", f"{asked}\n\n{more}" if more.strip() else asked))
+    turns.append(Message("assistant", _text(columns["output"], "output")))
+    return _conversation(turns, columns)
 
 
 def _checked(prompt: tuple[Message, ...], completion: tuple[Message, ...]) -> Sides:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jinja2 import TemplateError
 
+from synth.core.records import Message
 from tune.findings import visible
 from tune.rows import IGNORED, Rendered, Row
 
@@ -73,7 +74,7 @@ class _Renderer:
 
     def render(self, rows: Sequence[Row]) -> Iterator[Rendered | Fault]:
         """Yield the rows in their order, tokenized together."""
-        texts = [self._turns(row) if row.conversational else self._plain(row) for row in rows]
+        texts = [_broken(row) or (self._turns(row) if row.conversational else self._plain(row)) for row in rows]
         tokens: dict[tuple[bool, str], tuple[int, ...]] = {}
         for conversational in (True, False):
             wanted = dict.fromkeys(
@@ -181,6 +182,22 @@ class _Renderer:
             f"({alone!r} becomes {among!r})",
             f"make a row of each answer with the turns before it as its prompt, or {_PLAIN}" if several else _PLAIN,
         )
+
+
+def _broken(row: Row) -> Fault | None:
+    """Return a fault where the row holds what no encoding has; one such text would stop the tokenizer for all rows."""
+    texts = (text for side in (row.prompt, row.completion) for text in _contents(side))
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        half = str(error.object)[error.start].encode("unicode_escape").decode()
+        message = f"its text is damaged: it holds half a character ({half})"
+        return Fault(row, "refused", message, "write the file again in UTF-8, or leave the row out")
+    return None
+
+
+def _contents(side: Sequence[Message] | str) -> list[str]:
+    return [side] if isinstance(side, str) else [turn.content for turn in side]
 
 
 def _stands_in(turn: Mapping[str, str], whole: str) -> bool:

@@ -19,13 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synth.core.calls import Endpoint
-from synth.core.errors import ConfigError, did_you_mean
+from synth.core.errors import ConfigError, RunError, did_you_mean
 from synth.core.fingerprint import fingerprint
 from synth.inference.client import Client, served_models
 from synth.inference.endpoints import api_key
 from synth.inference.weights import weights_revision
+from tune.adapter import is_adapter, unservable
 from tune.candidate import Candidate
 from tune.contenders import WeightsName
+from tune.exporting.report import check_made_of
 
 Open = Callable[[], AbstractAsyncContextManager[Mapping[WeightsName, Endpoint]]]
 
@@ -108,6 +110,7 @@ def by_vllm(
     *,
     log_path: Path,
     max_in_flight: int,
+    merged: Path | None = None,
     args: Sequence[str] = (),
     on_progress: Callable[[str], None] | None = None,
 ) -> list[Service]:
@@ -119,9 +122,25 @@ def by_vllm(
         candidate: what is served.
         log_path: where the servers' output goes.
         max_in_flight: how many calls run at once.
+        merged: what `tune export --merge` made of the candidate, to be served in its place.
         args: passed through to vLLM.
         on_progress: told what a starting server does.
+
+    Raises:
+        ConfigError: the merged folder was made of other weights.
+        RunError: vLLM cannot serve the candidate's adapter.
     """
+    adapter = is_adapter(candidate.folder)
+    if merged is not None:
+        merged = merged.expanduser()
+        check_made_of(merged, candidate)
+    elif adapter and (why := unservable(candidate.folder)) is not None:
+        raise RunError(
+            f"vLLM does not serve this adapter beside its base: it has {why}",
+            where=str(candidate.folder),
+            fix=f"merge it with `tune export {candidate.folder} --merge --to FOLDER`, then judge that with "
+            "--merged FOLDER",
+        )
     template = ["--chat-template", str(candidate.chat_template)] if candidate.chat_template else []
     local = isinstance(candidate.student, Path)
     commit = ["--revision", candidate.revision] if candidate.revision and not local else []
@@ -152,7 +171,9 @@ def by_vllm(
         return Service(weights, start)
 
     tuned_name = f"{candidate.student_name}+{candidate.name}"
-    if candidate.adapter:
+    if merged is not None:
+        last = service(merged, {"tuned": Weights(tuned_name, weights_revision(merged))}, {"tuned": "model"}, {}, [])
+    elif adapter:
         tuned = Weights(tuned_name, f"{candidate.revision}+{own}")
         last = service(candidate.student, {"tuned": tuned}, {"tuned": "tuned"}, {"tuned": candidate.folder}, commit)
     else:

@@ -85,6 +85,7 @@ def validate(
                 candidate,
                 log_path=run.log_path(f"validate-{candidate.name}"),
                 max_in_flight=max_in_flight,
+                merged=config.merged,
                 args=server_args,
                 on_progress=shown.note,
             )

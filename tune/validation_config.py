@@ -49,6 +49,8 @@ class ValidateConfig(BaseModel):
     """With a server: the untuned model's name there. Default: the student's name."""
     server_tuned: str | None = None
     """With a server: the tuned model's name there. Default: the candidate's name."""
+    merged: Path | None = None
+    """A folder that `tune export --merge` made of the candidate: it is served and judged in the candidate's place."""
 
     @field_validator("contenders", "must_beat", mode="before")
     @classmethod
@@ -82,6 +84,8 @@ class ValidateConfig(BaseModel):
                 )
         if self.server is None and (self.server_base or self.server_tuned):
             raise ValueError("server_base and server_tuned mean nothing without server")
+        if self.server is not None and self.merged is not None:
+            raise ValueError("merged is for a server that is started here: name what yours serves with server_tuned")
         return self
 
     @property
@@ -99,5 +103,5 @@ class ValidateConfig(BaseModel):
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the verdict, as it stands in run.json: no path, no address, no name of a server."""
-        left_out = {"heldout", "candidate", "server", "server_base", "server_tuned"}
+        left_out = {"heldout", "candidate", "server", "server_base", "server_tuned", "merged"}
         return self.model_dump(mode="json", exclude=left_out)

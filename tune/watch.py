@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from synth.core.errors import RunError
 from tune.progress import Progress
 
-_EXPLODED = 5  # Steps over which the loss has to be high before it counts as exploded.
+_EXPLODED = 3  # Steps over which the loss has to be high before it counts as exploded.
 
 Agree = Callable[[Sequence[bool]], Sequence[bool]]
 
@@ -136,7 +136,7 @@ def _check_explosion(state: Any) -> None:  # noqa: ANN401
     """Stop a training whose loss stands far above where it began: its weights are ruined, more steps would not help."""
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     recent = losses[-_EXPLODED:]
-    if len(losses) > _EXPLODED and min(recent) > 1.5 * losses[0] + 1:
+    if len(losses) > _EXPLODED and min(recent) > min(1.5 * losses[0] + 1, losses[0] + 3):
         raise RunError(
             f"the loss explodes: it began at {losses[0]:.2f} and was at least {min(recent):.2f} over the last "
             f"{_EXPLODED} steps (now at step {state.global_step})",

@@ -18,7 +18,7 @@ from synth.core.errors import ConfigError, RunError
 from tune.adapter import is_adapter
 from tune.candidate import Candidate
 
-_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _SPARE_BYTES = 64 << 20  # for the tokenizer and the small files beside the weights
 
 
@@ -39,12 +39,12 @@ def write_merged(candidate: Candidate, folder: Path, dtype: str | None) -> str:
         ConfigError: the base cannot be loaded, or the type cannot hold the weights.
         RunError: the adapter cannot be merged, or the disk is full.
     """
-    with _no_bars():
-        source, options = _source(candidate)
+    with no_bars():
+        source, options = base_of(candidate)
         try:
             config = AutoConfig.from_pretrained(source, **options)
             own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-            wanted = _TYPES[dtype] if dtype else own
+            wanted = TYPES[dtype] if dtype else own
             # A wider type holds what a narrower one does; merging in it rounds once less.
             loaded = torch.promote_types(own, wanted) if wanted == torch.float32 else own
             model = AutoModelForCausalLM.from_pretrained(source, dtype=loaded, **options)
@@ -70,10 +70,10 @@ def write_merged(candidate: Candidate, folder: Path, dtype: str | None) -> str:
                 where=str(folder.parent),
                 fix="free some disk space or mend the permissions, then run the same command again",
             ) from error
-    return next(name for name, one in _TYPES.items() if one == wanted)
+    return next(name for name, one in TYPES.items() if one == wanted)
 
 
-def _source(candidate: Candidate) -> tuple[str, dict[str, Any]]:
+def base_of(candidate: Candidate) -> tuple[str, dict[str, Any]]:
     """Return what weights to load, and how: nothing remote runs, a folder is never looked up on the hub."""
     if not is_adapter(candidate.folder):
         return str(candidate.folder), {"local_files_only": True, "trust_remote_code": False}
@@ -146,7 +146,8 @@ def _check_space(model: PreTrainedModel, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
+    """Show no progress bars of transformers while the block runs."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

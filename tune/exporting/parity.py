@@ -1,8 +1,8 @@
 """Whether an exported model answers as the candidate it was made of: both are served, asked the same, and compared.
 
-Two things are compared, on prompts that are fixed by the run. Greedy replies show what users would see. They can part at
-two tokens that are equally likely, and then say little more; so each token of the candidate's replies, the stop token
-included, is also looked up in both models: how probable it is after the same tokens.
+Two things are compared, on prompts that are fixed by the run. Greedy replies show what users would see. They can part
+at two tokens that are equally likely, and then say little more; so each token of the candidate's replies, the stop
+token included, is also looked up in both models: how probable it is after the same tokens.
 """
 
 import asyncio
@@ -197,22 +197,25 @@ def _reply(status: int, body: bytes, where: str) -> Reply:
         ) from error
 
 
-def fixed_prompts(
-    run: Run, tokenizer: "PreTrainedTokenizerBase", context: int | None, number: int = PROMPTS
-) -> list[list[Message]]:
+def fixed_prompts(run: Run, length: Callable[[Sequence[Message]], int], context: int | None) -> list[list[Message]]:
     """Return prompts spread evenly over the validation rows, else over the training rows, else general ones.
 
     Prompts that leave no room for a reply are passed over.
+
+    Args:
+        run: whose rows are taken.
+        length: a prompt's tokens.
+        context: how many tokens the model reads, or None where it does not say.
     """
     found: list[list[Message]] = []
     for path in (run.validation_path, run.train_path):
         rows = [row for _, row in read_lines(path)] if path.is_file() else []
         asked = [[Message.from_json(turn) for turn in row["prompt"]] for row in rows if isinstance(row["prompt"], list)]
-        found = [p for p in asked if context is None or len(rendered(tokenizer, p)) + MAX_TOKENS <= context]
+        found = [p for p in asked if context is None or length(p) + MAX_TOKENS <= context]
         if found:
             break
     found = found or [[Message("user", text)] for text in _GENERAL]
-    return [found[i * len(found) // number] for i in range(number)] if len(found) > number else found
+    return [found[i * len(found) // PROMPTS] for i in range(PROMPTS)] if len(found) > PROMPTS else found
 
 
 def rendered(tokenizer: "PreTrainedTokenizerBase", prompt: Sequence[Message]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Other projects' programs that make other formats: llama.cpp's converter and llm-compressor, where the user has them."""
+"""Other projects' programs that write other formats: llama.cpp's converter and llm-compressor, where they are there."""
 
 import os
 import shutil
