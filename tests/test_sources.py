@@ -271,7 +271,7 @@ def test_a_folder_with_a_validation_file_keeps_its_split(tmp_path: Path) -> None
     assert open_source(str(tmp_path / "mine"), flag="--replay", training_only=True).validation is None
 
 
-@pytest.mark.parametrize("name", ["messages", "prompt-completion", "sharegpt", "alpaca"])
+@pytest.mark.parametrize("name", ["messages", "prompt-completion", "sharegpt", "alpaca", "parquet"])
 def test_what_synth_export_writes_is_read_as_the_rows_it_was_made_of(tmp_path: Path, name: str) -> None:
     turns = [Message("system", "Be brief."), Message("user", "How much is the lamp?")]
     run = decided_run(tmp_path / "run", [pair(n, prompt=turns if n % 2 else None) for n in range(12)])

@@ -305,6 +305,14 @@ def test_shares_that_mean_nothing_are_refused(tmp_path: Path, shares: tuple[str,
         open_with(run, mix=(a + shares[0], b + shares[1]))
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-that-name/x.jsonl"])
+def test_a_name_that_cannot_be_looked_at_is_a_plain_error(tmp_path: Path, name: str) -> None:
+    run = filtered_run(tmp_path / "run")
+    for settings in ({"data": name}, {"mix": (f"{name}=1",)}, {"replay": name}):
+        with pytest.raises(ConfigError, match="cannot be looked at"):
+            open_with(run, **settings)
+
+
 def test_a_source_named_twice_is_refused_and_one_named_like_a_share_is_read(tmp_path: Path) -> None:
     run = filtered_run(tmp_path / "run")
     path = general(tmp_path / "x=0.5", 10)

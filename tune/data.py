@@ -119,7 +119,7 @@ def _digests(source: Source) -> list[str]:
 def _weighed(spec: str) -> tuple[str, float | None]:
     """Return the source and its weight of `SOURCE` or `SOURCE=WEIGHT`."""
     name, sign, text = spec.rpartition("=")
-    if not sign or Path(spec).expanduser().exists():
+    if not sign or _path(spec, "--mix").exists():
         return spec, None
     try:
         weight = float(text)
@@ -131,13 +131,13 @@ def _weighed(spec: str) -> tuple[str, float | None]:
 
 
 def _same(spec: str, other: str) -> bool:
-    first, second = (Path(one).expanduser() for one in (spec, other))
+    first, second = (_path(one, "--mix") for one in (spec, other))
     return spec == other or (first.exists() and second.exists() and first.resolve() == second.resolve())
 
 
 def _named(spec: str, flag: str, prefix: str, *, scored: bool = False, training_only: bool = False) -> Source:
     """Read a source by its name: a run, or what `open_source` knows."""
-    path = Path(spec).expanduser()
+    path = _path(spec, flag)
     if not spec.startswith("hub:") and (path / "run.json").is_file():
         name = path.resolve().name
         source = _of_run(Run.open(path), name, scored=scored)
@@ -145,6 +145,16 @@ def _named(spec: str, flag: str, prefix: str, *, scored: bool = False, training_
     else:
         source = open_source(spec, flag=flag, training_only=training_only)
     return replace(source, inputs={f"{prefix}{key}": digest for key, digest in source.inputs.items()})
+
+
+def _path(spec: str, flag: str) -> Path:
+    """Return a name as a path that can be looked at, whether it is there or not."""
+    try:
+        path = Path(spec).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # too long, not allowed, the home of nobody
+        raise ConfigError(f"cannot be looked at ({error})", where=f"{flag} {spec[:200]}") from error
+    return path
 
 
 def _with_unique_names(named: Sequence[tuple[Source, str]]) -> tuple[Source, ...]:
