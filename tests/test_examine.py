@@ -186,6 +186,16 @@ def test_rows_over_the_length_stop_or_go_or_are_cut_and_are_always_named(
         assert stop.status == "note" and stop.rows == 1 and "the ends of 1 cut rows" in stop.said
 
 
+def test_a_row_that_is_cut_in_a_question_still_has_to_end_its_answers(tmp_path: Path) -> None:
+    turns = (ASSISTANT("Hello"), USER("water " * 60), ASSISTANT("Bye"))
+    rows = dataset(chat("a"), Row("talk", "d", (USER("Hi"),), turns))
+    config = TuneConfig(max_length=64, on_overflow="truncate")
+    found = examine(rows, open_student("bundled"), config)
+    assert not found.faults() and found.train[1].cut and found.train[1].labels[-1] == IGNORED
+    endless = with_template(tmp_path, CHATML.replace("m['content'] + '<|im_end|>\\n'", "m['content'] + '\\n'"))
+    assert check(examine(rows, endless, config), "stop token").ids == ("a", "talk")
+
+
 def test_nothing_left_to_train_on_is_an_error(student: Student) -> None:
     found = examine(dataset(), student, TuneConfig(max_length=8, on_overflow="drop"))
     with pytest.raises(RecordError, match="all 2 rows are longer than 8 tokens; raise --max-length"):

@@ -120,7 +120,7 @@ class Stops:
                 end = len(answer)
                 while end and answer[end - 1] in blank:
                     end -= 1
-                cut = bool(row.cut) and number == len(answers)
+                cut = bool(row.cut) and number == len(answers) and row.labels[-1] != IGNORED
                 if end and answer[end - 1] in student.stop_ids:
                     end -= 1
                     found.ends[answer[end]] += 1
