@@ -129,6 +129,25 @@ def test_what_a_template_does_wrong_is_named(tmp_path: Path, template: str, name
     assert re.search(said, found.faults()[0].said) and "--chat-template plain" in found.faults()[0].fix
 
 
+# As some do for the last answer alone: a block before it, which is gone as soon as another turn follows.
+THINKS = CHATML.replace(
+    "m['content']", "('<think></think>' if loop.last and m['role'] == 'assistant' else '') + m['content']"
+)
+
+
+def test_a_conversation_that_cannot_be_one_row_is_trained_as_one_row_an_answer(tmp_path: Path) -> None:
+    student = with_template(tmp_path, THINKS)
+    talk = Row("talk", "d", (USER("Hi"),), (ASSISTANT("Hello"), USER("And?"), ASSISTANT("Bye")))
+    found = examine(dataset(chat("a"), talk, chat("b")), student, TuneConfig())
+    assert not found.faults() and [one.row.id for one in found.train] == ["a", "talk#1", "talk#2", "b"]
+    note = check(found, "conversations")
+    assert (note.status, note.ids) == ("note", ("talk",)) and "1 row: talk: made into 2 rows" in note.said
+    learnt = [student.tokenizer.decode([t for t in one.labels if t != IGNORED]) for one in found.train[1:3]]
+    assert learnt == [f"<think></think>{answer}<|im_end|>\n" for answer in ("Hello", "Bye")]
+    own = examine(dataset(talk), open_student("bundled"), TuneConfig())
+    assert [one.row.id for one in own.train] == ["talk"] and not own.notes()
+
+
 def test_a_template_without_an_assistant_turn_masks_all_labels(tmp_path: Path) -> None:
     template = "{% for m in messages %}{{ m['content'] + '<|im_end|>' if m['role'] == 'user' else '' }}{% endfor %}"
     found = examine(dataset(), with_template(tmp_path, template), TuneConfig())
@@ -165,6 +184,16 @@ def test_rows_over_the_length_stop_or_go_or_are_cut_and_are_always_named(
         assert "cut: 1, left out since no answer was left: 1" in one.said
         stop = check(found, "stop token")
         assert stop.status == "note" and stop.rows == 1 and "the ends of 1 cut rows" in stop.said
+
+
+def test_a_row_that_is_cut_in_a_question_still_has_to_end_its_answers(tmp_path: Path) -> None:
+    turns = (ASSISTANT("Hello"), USER("water " * 60), ASSISTANT("Bye"))
+    rows = dataset(chat("a"), Row("talk", "d", (USER("Hi"),), turns))
+    config = TuneConfig(max_length=64, on_overflow="truncate")
+    found = examine(rows, open_student("bundled"), config)
+    assert not found.faults() and found.train[1].cut and found.train[1].labels[-1] == IGNORED
+    endless = with_template(tmp_path, CHATML.replace("m['content'] + '<|im_end|>\\n'", "m['content'] + '\\n'"))
+    assert check(examine(rows, endless, config), "stop token").ids == ("a", "talk")
 
 
 def test_nothing_left_to_train_on_is_an_error(student: Student) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import datasets
 import pytest
+import trl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
@@ -15,7 +16,7 @@ from trl import SFTConfig, SFTTrainer
 from synth.core.records import Message
 from synth.core.resources import resource
 from tests.runs_for_tests import CHATML, tiny_student
-from tune.rendering import Fault, render
+from tune.rendering import Fault, one_answer_each, render
 from tune.rows import IGNORED, Rendered, Row
 from tune.student import Student, open_student
 from tune.trainer import quiet
@@ -80,16 +81,16 @@ def test_ids_and_labels_are_those_of_trl(
 ) -> None:
     student = students[template]
     theirs = prepared_by_trl(student, [row.to_json() for row in rows], tmp_path)
-    for ours, trl in zip(map(ready, render(rows, student.tokenizer)), theirs, strict=True):
-        assert (ours.row.id, list(ours.ids), list(ours.labels)) == (trl["id"], trl["input_ids"], trl["labels"])
+    for ours, made in zip(map(ready, render(rows, student.tokenizer)), theirs, strict=True):
+        assert (ours.row.id, list(ours.ids), list(ours.labels)) == (made["id"], made["input_ids"], made["labels"])
         assert 0 < ours.labelled == ours.tokens - ours.prompt_tokens < ours.tokens
 
 
 def test_text_without_a_prompt_is_labelled_whole_as_trl_does(students: dict[str, Student], tmp_path: Path) -> None:
     student = students["own"]
     theirs = prepared_by_trl(student, [{"text": row.completion} for row in TEXTS], tmp_path)
-    for ours, trl in zip(map(ready, render(TEXTS, student.tokenizer)), theirs, strict=True):
-        assert list(ours.ids) == list(ours.labels) == trl["input_ids"] == trl["labels"]
+    for ours, made in zip(map(ready, render(TEXTS, student.tokenizer)), theirs, strict=True):
+        assert list(ours.ids) == list(ours.labels) == made["input_ids"] == made["labels"]
         assert ours.ids[-1] == student.tokenizer.eos_token_id and ours.prompt_tokens == 0
 
 
@@ -151,9 +152,53 @@ def test_a_template_that_cannot_write_a_row_is_a_fault(
     fine = chat("fine", USER("How much does it hold?"), ASSISTANT("It holds 1.7 litres."))
     [fault, other] = render([row, fine], tokenizer)
     assert isinstance(fault, Fault) and (fault.row, fault.kind) == (row, kind)
-    assert re.search(said, fault.message)
+    assert re.search(said, fault.message) and "--chat-template plain" in fault.fix
     # A fault of one row is no fault of the next, unless the template writes no row twice alike.
     assert isinstance(other, Fault) is (template == OTHER_HEADER)
+
+
+def test_a_conversation_becomes_a_row_for_each_answer_as_it_will_be_asked_for() -> None:
+    row = chat("many", SYSTEM("Be short."), USER("Hi"), ASSISTANT("Hello"), USER("And?"), ASSISTANT("Bye"), asked=2)
+    first, second = one_answer_each(row)
+    assert (first.id, [t.content for t in first.prompt], first.completion) == (
+        "many#1",
+        ["Be short.", "Hi"],
+        (ASSISTANT("Hello"),),
+    )
+    assert (second.id, second.document_id, len(second.prompt), second.completion) == (
+        "many#2",
+        "many",
+        4,
+        (ASSISTANT("Bye"),),
+    )
+    assert one_answer_each(CHATS[2]) == (CHATS[2],) and one_answer_each(PLAIN[0]) == (PLAIN[0],)
+
+
+# How families of models write conversations, from the templates that TRL ships; the tokenizer is the bundled one, so
+# this is about texts. Of "many" the completion has two answers.
+FAMILIES = {
+    "qwen2_5": {},
+    "qwen3": {"many": "prefix"},
+    "qwen3_instruct_2507": {},
+    "llama3_2": {},
+    "gemma": {"system": "refused"},
+    "gemma3": {},
+    "phi3_5": {"many": "prefix"},
+    "gptoss": {"many": "prefix"},
+    "smolvlm": {"one": "eaten", "system": "eaten", "history": "eaten", "many": "eaten"},
+    "deepseekv3": {"one": "prefix", "system": "prefix", "history": "prefix", "many": "prefix"},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_templates_of_well_known_families_write_the_rows_or_say_why_not(family: str) -> None:
+    tokenizer = open_student("bundled").tokenizer
+    tokenizer.chat_template = (Path(trl.__file__).parent / "chat_templates" / f"{family}.jinja").read_text()
+    many = chat("many", USER("Hi"), ASSISTANT("Hello"), USER("And the lamp?"), ASSISTANT("Forty pounds."), asked=1)
+    done = render([*CHATS[:3], many], tokenizer)
+    assert {one.row.id: one.kind for one in done if isinstance(one, Fault)} == FAMILIES[family]
+    if FAMILIES[family] == {"many": "prefix"}:
+        assert all(isinstance(one, Rendered) for one in render(one_answer_each(many), tokenizer))
 
 
 @pytest.mark.parametrize("template", [TRIMS, FORGETS_THOUGHTS])

@@ -1,7 +1,7 @@
 """The single checks of preflight: each looks at all rows and returns one finding, whatever the others found."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -50,6 +50,19 @@ def written(faults: Sequence[Fault], rows: int) -> Iterator[Check]:
             others = len({fault.message for fault in several}) - 1 if kind == "refused" else 0
             also = f", and for {others} other {'reason' if others == 1 else 'reasons'}" if others else ""
             yield _failed(name, [fault.row.id for fault in several], several[0].message + also, fix)
+
+
+def conversations(parted: Mapping[str, int]) -> Iterator[Check]:
+    """Say which conversations became several rows."""
+    if parted:
+        yield Check(
+            "conversations",
+            "note",
+            f"{listed(list(parted))}: made into {sum(parted.values())} rows, one an answer, since the student's chat "
+            "template writes the last answer of a conversation otherwise than earlier ones",
+            rows=len(parted),
+            ids=tuple(parted)[:NAMED],
+        )
 
 
 def answers_written(rows: Sequence[Row]) -> Check:
@@ -107,7 +120,7 @@ class Stops:
                 end = len(answer)
                 while end and answer[end - 1] in blank:
                     end -= 1
-                cut = bool(row.cut) and number == len(answers)
+                cut = bool(row.cut) and number == len(answers) and row.labels[-1] != IGNORED
                 if end and answer[end - 1] in student.stop_ids:
                     end -= 1
                     found.ends[answer[end]] += 1

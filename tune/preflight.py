@@ -7,6 +7,7 @@ trained on.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -16,6 +17,7 @@ from synth.core.heldout import HeldoutSet
 from tune.checks import (
     Stops,
     answers_written,
+    conversations,
     heldout_apart,
     labelled,
     padding,
@@ -29,7 +31,7 @@ from tune.config import TuneConfig
 from tune.data import Measured
 from tune.findings import NAMED, Check, Overlong, Preflight, Totals, listed
 from tune.proof import Proof, prove
-from tune.rendering import Fault, render
+from tune.rendering import Fault, one_answer_each, render
 from tune.rows import IGNORED, Dataset, Rendered
 from tune.student import Student
 
@@ -60,10 +62,11 @@ def examine(dataset: Dataset, student: Student, config: TuneConfig, *, heldout: 
             fix="lower it, or take a student with a longer context",
         )
     faults: list[Fault] = []
+    parted: dict[str, int] = {}
     rendered: dict[str, list[Rendered]] = {}
     sides = {"train": dataset.train, "validation": dataset.validation}
     for name, rows in sides.items():
-        done = render(rows, student.tokenizer)
+        done = list(_apart(render(rows, student.tokenizer), student, parted))
         rendered[name] = [one for one in done if isinstance(one, Rendered)]
         faults += [one for one in done if isinstance(one, Fault)]
     measured = _Measured.against(limit, rendered, config.on_overflow)
@@ -74,6 +77,7 @@ def examine(dataset: Dataset, student: Student, config: TuneConfig, *, heldout: 
     found = (
         template_named(student, asked=config.chat_template == "plain"),
         *written(faults, len(all_rows)),
+        *conversations(parted),
         answers_written(all_rows),
         *measured.checks(config, rows=len(dataset.train), refused=len(faults)),
         labelled(every),
@@ -95,6 +99,27 @@ def examine(dataset: Dataset, student: Student, config: TuneConfig, *, heldout: 
         stop_token=student.tokenizer.convert_ids_to_tokens(stop_id),
         stop_id=stop_id,
     )
+
+
+def _apart(done: Sequence[Rendered | Fault], student: Student, parted: dict[str, int]) -> Iterator[Rendered | Fault]:
+    """Yield the rows, and for conversations that the template cannot write in one, a row for each of their answers.
+
+    `parted` gets how many rows each of them became.
+    """
+    wanted = {
+        number: rows
+        for number, one in enumerate(done)
+        if isinstance(one, Fault) and one.kind == "prefix" and len(rows := one_answer_each(one.row)) > 1
+    }
+    # All in one call: it tokenizes many rows together.
+    made = iter(render([row for rows in wanted.values() for row in rows], student.tokenizer))
+    for number, one in enumerate(done):
+        rows = wanted.get(number, ())
+        if rows:
+            parted[one.row.id] = len(rows)
+            yield from islice(made, len(rows))
+        else:
+            yield one
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ class Proof:
     """What was counted in TRL's own batches.
 
     `labelled` are the tokens that count in the loss. `sequences` are the rows or, packed, the sequences of several
-    rows. `efficiency` is the share of tokens in `sequences` that are as long as the longest: 1.0 is no room left.
+    rows. `efficiency` of packing is the share of the room in them that is filled.
     """
 
     rows: int
@@ -32,7 +32,7 @@ class Proof:
     labelled: int
     sequences: int
     longest: int
-    efficiency: float
+    efficiency: float | None = None
 
 
 def prove(
@@ -67,7 +67,7 @@ def prove(
         labelled=sum(row.labelled for row in rendered),
         sequences=len(lengths),
         longest=longest,
-        efficiency=tokens / room if room else 1.0,
+        efficiency=tokens / room if packed and room else None,
     )
 
 

@@ -6,7 +6,7 @@ the completion alone. A row on which TRL would go on with a warning is a fault h
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
@@ -119,7 +119,7 @@ class _Renderer:
                 row,
                 "eaten",
                 f"the student's chat template leaves out the {role} turn ({_shortened(turns[left_out]['content'])!r})",
-                f"put the {role} turn's text into a user turn, or use --chat-template plain",
+                "put its text into the user turn, or use --chat-template plain" if role == "system" else _PLAIN,
             )
         return _Texts(row, edges, whole)
 
@@ -166,7 +166,8 @@ class _Renderer:
     def _unstable(self, row: Row, part: Sequence[int], whole: Sequence[int]) -> Fault:
         same = next((i for i, (a, b) in enumerate(zip(part, whole, strict=False)) if a != b), len(whole))
         at = max(same - 3, 0)
-        alone, among = (self._tokenizer.decode(list(ids[at : at + 12])) for ids in (part, whole))
+        # A stretch can begin within a character.
+        alone, among = (self._tokenizer.decode(list(ids[at : at + 12])).lstrip("\ufffd") for ids in (part, whole))
         if not row.conversational:
             return Fault(
                 row,
@@ -174,14 +175,31 @@ class _Renderer:
                 f"the end of its prompt melts into its completion's first token ({alone!r} becomes {among!r})",
                 "end prompts with a space or a line break, or begin completions with one",
             )
-        several = sum(turn.role == "assistant" for turn in row.completion if not isinstance(turn, str)) > 1
         return Fault(
             row,
             "prefix",
             "the student's chat template writes the prompt alone otherwise than before its completion "
             f"({alone!r} becomes {among!r})",
-            f"make a row of each answer with the turns before it as its prompt, or {_PLAIN}" if several else _PLAIN,
+            _PLAIN,
         )
+
+
+def one_answer_each(row: Row) -> tuple[Row, ...]:
+    """Return a row for each assistant turn of the completion, with all turns before it as its prompt.
+
+    Some templates write the last answer of a conversation otherwise than earlier ones, as it is while it is being
+    written: such rows show the student each answer as it will be asked for it. They are called `<row id>#<number>`.
+    """
+    if isinstance(row.prompt, str) or isinstance(row.completion, str):
+        return (row,)
+    turns = (*row.prompt, *row.completion)
+    ends = [i for i in range(len(row.prompt), len(turns)) if turns[i].role == "assistant"]
+    if len(ends) < 2:
+        return (row,)
+    return tuple(
+        replace(row, id=f"{row.id}#{number}", prompt=turns[:end], completion=turns[end : end + 1])
+        for number, end in enumerate(ends, 1)
+    )
 
 
 def _broken(row: Row) -> Fault | None:
