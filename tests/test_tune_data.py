@@ -7,22 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from synth.core.errors import ConfigError, RecordError, RunError
 from synth.core.jsonl import write_jsonl
 from synth.core.runs import Run, StageEntry
 from tests.export_runs import decided_run, pair
-from tests.runs_for_tests import CHATML, filtered_run, row, tiny_student
+from tests.runs_for_tests import filtered_run, row
 from tune.augment import with_variants
 from tune.config import TuneConfig
-from tune.data import measure, open_dataset, read_dataset, within
+from tune.data import open_dataset, read_dataset
 from tune.rows import Dataset, Row
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(tiny_student(tmp_path_factory.mktemp("tokenizer") / "student"))
 
 
 def test_rows_come_back_as_the_filter_wrote_them(tmp_path: Path) -> None:
@@ -96,62 +90,6 @@ def test_a_line_that_is_no_object_is_refused(tmp_path: Path) -> None:
     run.validation_path.unlink()
     with pytest.raises(RecordError, match="not a row"):
         read_dataset(run)
-
-
-def test_lengths_are_those_of_the_rendered_template(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    rows = read_dataset(filtered_run(tmp_path / "run")).train
-    for measured in measure(rows, tokenizer):
-        asked, told = measured.row.prompt[0].content, measured.row.completion[0].content
-        prompt = f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
-        assert measured.prompt_tokens == len(tokenizer(prompt)["input_ids"])
-        assert measured.tokens == len(tokenizer(f"{prompt}{told}<|im_end|>\n")["input_ids"])
-
-
-def test_rows_over_the_limit_are_named_or_set_apart_and_never_cut(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    rows = measure(read_dataset(filtered_run(tmp_path / "run")).train, tokenizer)
-    limit = sorted(m.tokens for m in rows)[-3]
-    fits, longer = within(rows, limit, drop=True)
-    assert sorted(m.row.id for m in (*fits, *longer)) == sorted(m.row.id for m in rows)
-    assert longer and all(m.tokens <= limit for m in fits) and all(m.tokens > limit for m in longer)
-    with pytest.raises(RecordError, match=f"{longer[0].row.id} \\({longer[0].tokens} tokens\\).*--on-overflow drop"):
-        within(rows, limit, drop=False)
-    assert within(rows, None, drop=False) == (rows, [])
-
-
-def test_many_long_rows_are_counted_after_the_first_five(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    rows = measure(read_dataset(filtered_run(tmp_path / "run")).train, tokenizer)
-    with pytest.raises(RecordError, match="12 rows: row-000 .*row-004 .* and 7 more"):
-        within(rows, 2, drop=False)
-
-
-def test_a_row_that_the_template_refuses_is_named(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    run = filtered_run(
-        tmp_path / "run",
-        train=[{**row(0), "prompt": [{"role": "system", "content": "Be brief."}, *row(0)["prompt"]]}],
-        validation=[],
-    )
-    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + CHATML
-    tokenizer.chat_template, own = refuses, tokenizer.chat_template
-    try:
-        with pytest.raises(RecordError, match=r"row row-000: .*refuses it \(no system turn\); .*--chat-template plain"):
-            measure(read_dataset(run).train, tokenizer)
-    finally:
-        tokenizer.chat_template = own
-
-
-def test_a_prompt_that_reads_otherwise_before_its_completion_is_refused(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    rows = read_dataset(filtered_run(tmp_path / "run")).train
-    thinks = CHATML.replace("assistant\\n", "assistant\\n<think>")
-    tokenizer.chat_template, own = thinks, tokenizer.chat_template
-    try:
-        with pytest.raises(RecordError, match="row row-000: .*otherwise than before its completion"):
-            measure(rows, tokenizer)
-    finally:
-        tokenizer.chat_template = own
 
 
 def lines(path: Path, rows: Sequence[object]) -> str:

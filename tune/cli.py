@@ -11,6 +11,7 @@ from synth.core.console import AsJson, ConfigFile, RunFolder, notice, print_json
 from synth.core.entry import run_app
 from synth.core.errors import SynthError
 from synth.core.runs import Run
+from tune.cli_export import register as register_export
 from tune.cli_sft import sft_command
 from tune.validate import Progress as Answered
 from tune.validate import ValidateConfig, validate
@@ -33,6 +34,7 @@ class Rejected(SynthError):
 
 
 app.command("sft")(sft_command)
+register_export(app)
 
 
 @app.command("validate")

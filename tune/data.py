@@ -6,11 +6,9 @@ split.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from jinja2 import TemplateError
+from typing import Any
 
 from synth.core.errors import ConfigError, RecordError, RunError
 from synth.core.jsonl import FileDigest, digest_file, read_lines
@@ -32,10 +30,7 @@ from tune.mixing import (
 from tune.rows import Dataset, Row
 from tune.sources import Source, open_source, same_on_both_sides, with_unique_ids
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-__all__ = ["Dataset", "Measured", "Row", "dataset_inputs", "measure", "open_dataset", "read_dataset", "within"]
+__all__ = ["Dataset", "Row", "dataset_inputs", "open_dataset", "read_dataset"]
 
 DEFAULT_VALIDATION_SHARE = 0.2
 """The share of the rows that validate where a source comes without a split, as `synth filter` has it."""
@@ -392,74 +387,6 @@ def _row(value: Any, where: str) -> Row:  # noqa: ANN401  (any JSON)
     if not completion[0].content.strip():
         raise RecordError(f"row {name}: the completion is empty", where=where, fix="reject it in the filter")
     return Row(name, document, prompt, completion)
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A row as the student's template writes it, with the lengths of its prompt and of the whole in tokens."""
-
-    row: Row
-    prompt_tokens: int
-    tokens: int
-
-
-def measure(rows: Sequence[Row], tokenizer: "PreTrainedTokenizerBase") -> list[Measured]:
-    """Render every row with the tokenizer's chat template, and count its tokens.
-
-    Raises:
-        RecordError: the template refuses a row, or writes a prompt alone otherwise than before its completion, so
-            that the student would be trained on another prompt than it is asked at inference.
-    """
-    return [_measure(row, tokenizer) for row in rows]
-
-
-def _measure(row: Row, tokenizer: "PreTrainedTokenizerBase") -> Measured:
-    data = row.to_json()
-    try:
-        prompt = _ids(tokenizer, data["prompt"], add_generation_prompt=True)
-        whole = _ids(tokenizer, data["prompt"] + data["completion"], add_generation_prompt=False)
-    except (TemplateError, TypeError, ValueError) as error:
-        raise RecordError(
-            f"row {row.id}: the student's chat template refuses it ({error})",
-            fix="write prompts the template knows (some know no system turn), or use --chat-template plain",
-        ) from error
-    if whole[: len(prompt)] != prompt:
-        raise RecordError(
-            f"row {row.id}: the student's chat template writes the prompt alone otherwise than before its "
-            f"completion (ends {tokenizer.decode(prompt[-12:])!r} and {tokenizer.decode(whole[-12:])!r})",
-            fix="use --chat-template plain, or mend the student's template",
-        )
-    return Measured(row, len(prompt), len(whole))
-
-
-def _ids(
-    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, str]], *, add_generation_prompt: bool
-) -> list[int]:
-    # The very call that TRL makes, so that the two cannot differ.
-    encoded = tokenizer.apply_chat_template(
-        messages, tokenize=True, return_dict=True, add_generation_prompt=add_generation_prompt
-    )
-    ids: list[int] = encoded["input_ids"]
-    return ids
-
-
-def within(rows: Sequence[Measured], max_length: int | None, *, drop: bool) -> tuple[list[Measured], list[Measured]]:
-    """Split the rows into those of at most `max_length` tokens and the longer ones; no row is cut.
-
-    Raises:
-        RecordError: some are longer and `drop` is false; the first of them are named with their lengths.
-    """
-    if max_length is None:
-        return list(rows), []
-    fits = [row for row in rows if row.tokens <= max_length]
-    longer = [row for row in rows if row.tokens > max_length]
-    if longer and not drop:
-        named = _some([f"{m.row.id} ({m.tokens} tokens)" for m in longer], "row")
-        raise RecordError(
-            f"longer than {max_length} tokens: {named}",
-            fix="raise --max-length, take a student with a longer context, or leave them out with --on-overflow drop",
-        )
-    return fits, longer
 
 
 def _some(names: Sequence[str], noun: str) -> str:

@@ -292,7 +292,7 @@ class _Job:
             "method": self.candidate.method,
             "student": self.candidate.student_name,
             "student_revision": self.candidate.revision,
-            "train_sha256": self.candidate.train_sha256,
+            "data": dict(self.candidate.data),
             "merged": self.config.merge,
             "dtype": dtype,
             "quantization": quantization,

@@ -200,7 +200,7 @@ class _Held(TorchDispatchMode):
     """Adds up the storages that operations bring forth, until they are let go."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.phase = "forward"
         self.peaks = dict.fromkeys(_PHASES, 0.0)
         self._now = 0.0
@@ -221,7 +221,7 @@ class _Held(TorchDispatchMode):
             self.phase = _PHASES[-1]
 
         if made.requires_grad:
-            made.register_hook(arrived)  # type: ignore[no-untyped-call]
+            made.register_hook(arrived)
 
     def __torch_dispatch__(
         self,
@@ -310,7 +310,7 @@ class _Flash(torch.autograd.Function):
 def _flash(
     module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: object, **__: object
 ) -> tuple[torch.Tensor, None]:
-    result: torch.Tensor = _Flash.apply(query, key, value)  # type: ignore[no-untyped-call]
+    result: torch.Tensor = _Flash.apply(query, key, value)
     return result.transpose(1, 2).contiguous(), None
 
 
