@@ -22,6 +22,7 @@ def export_card(report: Mapping[str, Any], name: str) -> str:
         if gguf
         else "Serve it as any model folder: `vllm serve THIS_FOLDER`. As `--student THIS_FOLDER` it can be tuned again."
     )
+    data = ", ".join(f"{name}: SHA-256 `{sha256}`" for name, sha256 in report["data"].items())
     return f"""---
 base_model: {report["student"]}
 base_model_relation: {relation}
@@ -33,7 +34,7 @@ tags: [sft, trl, synthetic, synth-tune]
 # {name}
 
 Made of the candidate {report["candidate"]} (weights `{report["candidate_weights"]}`), which was tuned from
-{report["student"]}{commit} on generated question/answer pairs (training rows: SHA-256 `{report["train_sha256"]}`).
+{report["student"]}{commit} on generated question/answer pairs ({data}).
 {made}{_quantized(report)}
 
 **What was judged is the candidate.** This model is held to it by the check below, not by held-out questions of its own.
