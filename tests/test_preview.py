@@ -133,3 +133,11 @@ def test_the_preview_loads_neither_torch_nor_transformers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_long_answer_is_wrapped_where_the_console_does_not(student: Student) -> None:
+    """The command line's own console wraps nothing, and the stop token stands at the end."""
+    found = examined(student, chat("long", "Why?", "since the box lever has been raised " * 4))
+    file = StringIO()
+    Console(file=file, width=40, soft_wrap=True).print(rows_preview(found, student))
+    assert ">><|im_end|><<" in file.getvalue().replace("\n", "")

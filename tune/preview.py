@@ -98,7 +98,8 @@ class RowsPreview:
             yield self._text(row, coloured=coloured, line_break=line_break)
 
     def _text(self, row: Rendered, *, coloured: bool, line_break: str) -> Text:
-        text = Text(overflow="fold")
+        # The consoles here do not wrap; a long line would then lose its end.
+        text = Text(overflow="fold", no_wrap=False)
         for part, ids in self._parts(row):
             before, after = ("", "") if coloured else _MARKS[part]
             text.append(before)

@@ -209,6 +209,7 @@ def train(
             lineage=() if job.parent is None else job.parent.lineage,
             startup=clock.seconds,
             seconds=watch.seconds,
+            notes=notes.said,
         )
         _warn_of_overfitting(report, notes)
         if is_main():

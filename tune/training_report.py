@@ -37,6 +37,7 @@ def training_report(
     lineage: Sequence[Mapping[str, Any]],
     startup: Mapping[str, float],
     seconds: float,
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     """Return the value of training.json.
 
@@ -56,6 +57,7 @@ def training_report(
         lineage: the candidates before this one, the latest first.
         startup: seconds before the first step, by part.
         seconds: wall-clock time of the training.
+        notes: what the user was told on the way.
     """
     history = [_point(entry, "") for entry in log if "loss" in entry]
     checks = [_point(entry, "eval_") for entry in log if "eval_loss" in entry]
@@ -93,6 +95,7 @@ def training_report(
         "packing": None if setup.packed is None else {"sequences": train.sequences, "efficiency": train.efficiency},
         "history": {"train": thinned(history), "validation": checks},
         "packages": package_versions(),
+        "notes": list(notes),
         "startup": dict(startup),
         "seconds": round(seconds, 3),
         "cost": None if config.hourly_price is None else round(seconds / 3600 * config.hourly_price, 6),
