@@ -141,6 +141,8 @@ def _preflight(run: Run, settings: TuneConfig, heldout: Path | None, *, as_json:
         for note in found.notes:
             notice(note)
         stdout.print(preflight_view(found.preflight, found.student))
+        if found.setup is not None:
+            stdout.print(found.setup.said(), markup=False)
         if found.memory is not None:
             stdout.print(found.memory.table())
             stdout.print(found.memory.said(), markup=False)

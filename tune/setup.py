@@ -39,6 +39,16 @@ class Setup:
     accumulation: int
     processes: int
 
+    def said(self) -> str:
+        """Return it in a sentence."""
+        what = "rows" if self.packed is None else f"packed sequences of {self.packed} tokens"
+        each = "" if self.processes == 1 else f" in each of {self.processes} processes"
+        extras = (", activations computed twice" if self.checkpointing else "") + (", kernels" if self.kernels else "")
+        return (
+            f"{self.device}, {self.precision}, {self.attention} attention{extras}; a step is {self.accumulation} x "
+            f"{self.batch_size} {what}{each}"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the setup as it stands in training.json."""
         return asdict(self)

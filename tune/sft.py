@@ -165,6 +165,7 @@ def train(
             notes.add(finding.said)
         found.raise_if_faulty()
         setup, plan = _settled(job, found)
+        notes.tell(setup.said())
         if plan is not None and not plan.fits:
             notes.add(f"the memory may not hold this: {plan.said()}")
         clock.mark("preflight")
@@ -283,7 +284,7 @@ class _Job:
 
 
 class _Notes:
-    """Collects what the user should know, and passes it on at once."""
+    """Collects what the user should know, and passes it on at once; what is only told is not kept."""
 
     def __init__(self, on_message: Callable[[str], None] | None) -> None:
         self.said: list[str] = []
@@ -291,6 +292,9 @@ class _Notes:
 
     def add(self, note: str) -> None:
         self.said.append(note)
+        self.tell(note)
+
+    def tell(self, note: str) -> None:
         if self._on_message is not None:
             self._on_message(note)
 
