@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -176,7 +177,7 @@ def test_experts_are_rehearsed_too_and_a_wrong_adapter_is_an_error_with_its_fix(
         "qwen3_moe", hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, head_dim=16,
         num_key_value_heads=2, vocab_size=512, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32,
     )  # fmt: skip
-    known = cast(experts, "full")
+    known = replace(cast(experts, "lora", "bf16"), adapter={**ADAPTER, "lora_dropout": 0.0})
     assert rehearse(build(known), known).phases["forward"] > 0
     with pytest.raises(ConfigError, match=r"dropout.*--dropout 0"):
         build(cast(experts))
@@ -188,8 +189,8 @@ def test_fused_attention_keeps_no_square_of_the_length_and_eager_does(student: S
         return rehearse(build(known), known).phases["forward"]
 
     scores = 4 * 3 * 1024 * 1024 * 4  # Layers, heads, queries, keys, bytes.
-    assert held("eager") > held("sdpa") + scores
-    assert held("flash_attention_2") == pytest.approx(held("sdpa"), rel=0.1)
+    assert held("eager") >= 0.95 * (held("sdpa") + scores)
+    assert held("flash_attention_2") == held("sdpa")
 
 
 def test_a_plan_is_the_sum_of_its_parts_and_says_so(student: Student) -> None:
@@ -208,6 +209,18 @@ def test_a_plan_is_the_sum_of_its_parts_and_says_so(student: Student) -> None:
 def test_an_adapter_needs_less_than_all_weights_and_fewer_rows_less_than_many() -> None:
     assert planned(method="lora").trained < planned(method="full").trained
     assert bytes_of(planned(batch_size=2), "the batch") < 0.5 * bytes_of(planned(), "the batch")
+
+
+def test_code_that_cannot_be_rehearsed_gets_a_rule_of_thumb(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise NotImplementedError("data-dependent shape")
+
+    monkeypatch.setattr(rehearsal, "rehearse", refuse)
+    planned.cache_clear()
+    plan = planned()
+    planned.cache_clear()
+    batch = next(part for part in plan.parts if part.name == "the batch")
+    assert batch.why.endswith("by a rule of thumb") and batch.bytes == 8 * 512 * 192 * 4 * 34 * 2
 
 
 def test_where_it_does_not_fit_the_smallest_change_is_named_and_it_would_fit() -> None:
