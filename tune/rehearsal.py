@@ -25,6 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from synth.core.errors import ConfigError
+
 # TRL 1.16 projects so many positions onto so many words of the vocabulary at a time
 # (trl/kernels/chunked_logprob.py and trl/trainer/utils.py, add_fused_lm_head).
 _POSITIONS, _WORDS = 4096, 32768
@@ -32,7 +34,7 @@ _POSITIONS, _WORDS = 4096, 32768
 # Tiles in fp32 beside the projected one that TRL holds at once where there is no Triton to fold them in one pass:
 # counted in its _forward_tile (the tile, its exponentials, two masked copies) and _backward_tile (the tile scaled
 # twice, its logarithms, probabilities, gradient, and two products on the way).
-_TILES_FORWARD, _TILES_BACKWARD = 4.25, 7.0
+_TILES_FORWARD, _TILES_BACKWARD = 4.25, 7.25
 
 # NF4 with double quantization (Dettmers et al. 2023, section 3): four bits a weight, eight bits of scale for each 64
 # weights, and 32 bits for each 256 of those scales.
@@ -100,7 +102,11 @@ class Rehearsed:
 
 
 def build(cast: Cast) -> nn.Module:
-    """Return the student on the meta device, with its adapter, as the trainer would load it."""
+    """Return the student on the meta device, with its adapter, as the trainer would load it.
+
+    Raises:
+        ConfigError: the student's layers cannot have such an adapter.
+    """
     arithmetic = torch.bfloat16 if cast.precision == "bf16" and cast.method != "full" else torch.float32
     config = copy.deepcopy(cast.config)
     with torch.device("meta"), warnings.catch_warnings():
@@ -109,7 +115,12 @@ def build(cast: Cast) -> nn.Module:
             config, dtype=arithmetic, attn_implementation=_attention(cast)
         )
         if cast.method != "full":
-            model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **cast.adapter))
+            try:
+                model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **cast.adapter))
+            except ValueError as error:
+                why = " ".join(str(error).split())[:300]
+                fix = "--dropout 0" if "dropout" in why else "name other --target-modules"
+                raise ConfigError(f"the student cannot have this adapter ({why})", fix=fix) from error
     return model
 
 
@@ -183,9 +194,10 @@ def _step(model: nn.Module, cast: Cast) -> dict[str, float]:
                 hidden = causal.base_model(**inputs, use_cache=False).last_hidden_state[:, :-1]
                 head = causal.get_output_embeddings()
                 assert isinstance(head, nn.Module), "a causal language model has an output head"
-                loss = _Head.apply(hidden.reshape(-1, hidden.size(-1)), head.weight, held, cast)
-            loss.backward()
-        del inputs, hidden, loss
+                flat = hidden.reshape(-1, hidden.size(-1))
+                loss: torch.Tensor = _Head.apply(flat, head.weight, held, cast)  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]
+        del inputs, hidden, flat, loss
         for weight in trained:
             weight.grad = None
     del fake
@@ -314,14 +326,15 @@ def _flash(
     return result.transpose(1, 2).contiguous(), None
 
 
-_FLASH = "rehearsed_flash"
+_FUSED = "rehearsed"  # transformers looks for a package where the name has "flash" in it.
 
 
 def _attention(cast: Cast) -> str:
-    if cast.attention in ("eager", "sdpa"):
+    # Without a mask "sdpa" is a fused kernel too, but in fake mode transformers would give it one.
+    if cast.attention == "eager" or (cast.attention == "sdpa" and cast.masked):
         return cast.attention
-    AttentionInterface.register(_FLASH, _flash)
-    return _FLASH
+    AttentionInterface.register(_FUSED, _flash)
+    return _FUSED
 
 
 class _Dropout(nn.Module):
