@@ -261,7 +261,13 @@ def main() -> None:
                 need -= sum(part["bytes"] for part in plan["parts"] if part["name"] in ("this process", "the rest"))
             else:
                 before = plan["memory"]["held"]
-            cells = (case.name, f"{need / 2**20:.0f}", f"{before / 2**20:.0f}", f"{held / 2**20:.0f}", f"{need / held:.3f}")
+            cells = (
+                case.name,
+                f"{need / 2**20:.0f}",
+                f"{before / 2**20:.0f}",
+                f"{held / 2**20:.0f}",
+                f"{need / held:.3f}",
+            )
             print(f"| {' | '.join(cells)} |", flush=True)
     if options.json:
         options.json.write_text(json.dumps({n: r for n, r in results.items() if "plan" in r}, indent=1))
