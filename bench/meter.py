@@ -20,6 +20,7 @@ class Clock(TrainerCallback):
     def __init__(self, steps: int | None = None) -> None:
         self.wall: list[float] = []
         self.processor: list[float] = []
+        self.losses: list[float] = []
         self._steps = steps
 
     def on_step_end(self, args: object, state: Any, control: object, **_: object) -> None:  # noqa: ANN401
@@ -32,6 +33,10 @@ class Clock(TrainerCallback):
         self.processor.append(time.process_time())
         if self._steps is not None and state.global_step >= self._steps:
             raise Enough
+
+    def on_train_end(self, args: object, state: Any, control: object, **_: object) -> None:  # noqa: ANN401
+        """Keep the loss of every step that was logged."""
+        self.losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
 
 
 class Window(TrainerCallback):
