@@ -20,7 +20,7 @@ def export_card(report: Mapping[str, Any], name: str) -> str:
     serve = (
         "Run it with llama.cpp: `llama-server -m FILE.gguf --jinja`."
         if gguf
-        else "Serve it as any model folder: `vllm serve THIS_FOLDER`. It can be tuned again, as `--student THIS_FOLDER`."
+        else "Serve it as any model folder: `vllm serve THIS_FOLDER`. Tune it again with `tune sft --student THIS_FOLDER`."
     )
     return f"""---
 base_model: {report["student"]}
