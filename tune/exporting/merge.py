@@ -3,6 +3,7 @@
 import contextlib
 import math
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,10 @@ def base_of(candidate: Candidate) -> tuple[str, dict[str, Any]]:
 
 def _merge(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     try:
-        model = PeftModel.from_pretrained(base, str(adapter))
+        with warnings.catch_warnings():
+            # peft warns of adapters on tied weights, which are refused below.
+            warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+            model = PeftModel.from_pretrained(base, str(adapter))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise RunError(
             f"the adapter does not fit its base ({' '.join(str(error).split())[:300]})",
