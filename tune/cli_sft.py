@@ -14,6 +14,8 @@ from synth.core.runs import Run
 from synth.inference.endpoints import BUNDLED
 from tune.config import TuneConfig
 from tune.live import TrainingView
+from tune.ranks import is_main, keep_silent
+from tune.ranks import processes as running_processes
 
 if TYPE_CHECKING:
     from tune.progress import Progress
@@ -99,9 +101,10 @@ def sft_command(
     flags = {("from" if name == "from_" else name): value for name, value in given.items() if value not in (None, [])}
     settings = _settings(flags, config)
     target = Run.create(run) if settings.data or settings.mix else Run.open(run)
+    keep_silent(target.path)
     if preflight:
         _preflight(target, settings, heldout, as_json=as_json)
-    elif settings.launcher == "accelerate" and not _launched():
+    elif settings.launcher == "accelerate" and running_processes() == 1:
         from tune.launch import launch
 
         raise typer.Exit(launch(target.path, sys.argv[1:], settings))
@@ -109,12 +112,6 @@ def sft_command(
         _folds(target, settings, heldout, quiet=quiet, as_json=as_json)
     else:
         _train(target, settings, heldout, quiet=quiet, as_json=as_json)
-
-
-def _launched() -> bool:
-    from tune.ranks import processes
-
-    return processes() > 1
 
 
 def _settings(flags: dict[str, Any], config: Path | None) -> TuneConfig:
@@ -150,7 +147,6 @@ def _preflight(run: Run, settings: TuneConfig, heldout: Path | None, *, as_json:
 
 
 def _train(run: Run, settings: TuneConfig, heldout: Path | None, *, quiet: bool, as_json: bool) -> None:
-    from tune.ranks import is_main
     from tune.sft import train
 
     with TrainingView(quiet=quiet or not is_main()) as view:

@@ -32,11 +32,12 @@ from tune.data import open_dataset
 from tune.findings import Preflight
 from tune.lineage import Parent, continued, find_parent
 from tune.memory import MemoryPlan, plan_memory
+from tune.parallel import leave
 from tune.preflight import examine
 from tune.progress import Progress
 from tune.proof import Proof, prove
 from tune.quiet import quiet
-from tune.ranks import is_main
+from tune.ranks import is_main, processes
 from tune.rows import Dataset
 from tune.setup import Setup, settle
 from tune.student import Student, open_student
@@ -218,6 +219,7 @@ def train(
             run.finish_stage(job.stage, _entry(job, found, report, watch.seconds_before + clock.passed()))
             shutil.rmtree(job.work, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
+        leave()
         return _result(job, report, notes, trained=True, resumed=resumed)
 
 
@@ -249,6 +251,8 @@ class _Job:
                 fix="leave --student and --revision out: they are taken over",
             )  # fmt: skip
         settings = {**config.settings(), "student_revision": student.revision}
+        if processes() > 1:
+            settings["processes"] = processes()  # A step sees as many times more rows.
         if parent is not None:
             settings["from"] = parent.weights_sha256
         # The folds of one training share a name.

@@ -25,6 +25,7 @@ from synth.core.jsonl import write_json
 from tune.checkpoints import Best, best_weights, checkpoint_folder, keep_best, last_complete, seal_checkpoint
 from tune.config import TuneConfig
 from tune.order import EpochSampler
+from tune.parallel import are_split, process_arguments, share_out_weights, whole_weights
 from tune.quantized import prepare, quantization
 from tune.ranks import is_main
 from tune.rows import IGNORED, Rendered
@@ -135,7 +136,6 @@ def _arguments(config: TuneConfig, setup: Setup, places: Places, rows: Mapping[s
             packing=setup.packed is not None,
             packing_strategy="bfd",
             bf16=setup.precision == "bf16",
-            use_cpu=on_cpu,
             gradient_checkpointing=setup.checkpointing,
             # Evaluation by steps, not by epochs: at the last step of an epoch Trainer then logs, evaluates and saves in
             # this order, so that a checkpoint there never lacks the validation loss.
@@ -149,7 +149,7 @@ def _arguments(config: TuneConfig, setup: Setup, places: Places, rows: Mapping[s
             save_total_limit=2,
             report_to=list(config.report_to) or "none",
             disable_tqdm=True,
-            **(defaults | config.trainer),
+            **(defaults | process_arguments(on_cpu=on_cpu) | config.trainer),
         )
     except (TypeError, ValueError, ImportError) as error:
         raise ConfigError(
@@ -157,6 +157,7 @@ def _arguments(config: TuneConfig, setup: Setup, places: Places, rows: Mapping[s
         ) from error
     # With several GPUs in sight Trainer would wrap the model in DataParallel, which TRL refuses; one GPU it is.
     arguments._n_gpu = min(arguments.n_gpu, 1)
+    share_out_weights(on_cpu=on_cpu)
     return arguments
 
 
@@ -267,7 +268,12 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
         """Write the weights as they are served, without optimizer: the adapter, or all of them in the base's dtype."""
         self._shipping = True
         try:
-            self.save_model(str(folder), _internal_call=True)
+            if are_split():
+                weights = whole_weights(self)
+                if is_main():
+                    self._save(str(folder), weights)
+            else:
+                self.save_model(str(folder), _internal_call=True)
         finally:
             self._shipping = False
 
