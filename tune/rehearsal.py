@@ -195,8 +195,8 @@ def _step(model: nn.Module, cast: Cast) -> dict[str, float]:
                 head = causal.get_output_embeddings()
                 assert isinstance(head, nn.Module), "a causal language model has an output head"
                 flat = hidden.reshape(-1, hidden.size(-1))
-                loss: torch.Tensor = _Head.apply(flat, head.weight, held, cast)  # type: ignore[no-untyped-call]
-            loss.backward()  # type: ignore[no-untyped-call]
+                loss: torch.Tensor = _Head.apply(flat, head.weight, held, cast)
+            loss.backward()
         del inputs, hidden, flat, loss
         for weight in trained:
             weight.grad = None

@@ -382,12 +382,14 @@ def _examined(job: _Job, heldout: Path | None) -> Preflight:
 def _planned(job: _Job, found: Preflight, setup: Setup) -> MemoryPlan:
     return plan_memory(
         job.student,
-        job.config,
+        job.config.model_copy(update={"attention": setup.attention}),
         longest=max(row.tokens for row in (*found.train, *found.validation)),
         precision=setup.precision,
         checkpointing=setup.checkpointing,
         packed=setup.packed,
         processes=setup.processes,
+        rows=setup.batch_size,
+        accumulation=setup.accumulation,
     )
 
 
