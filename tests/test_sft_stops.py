@@ -100,11 +100,13 @@ def test_the_candidate_has_the_weights_of_the_lowest_validation_loss(overfitted:
     assert total / count == pytest.approx(overfitted.validation_loss, rel=1e-4)
 
 
-def test_the_last_weights_are_kept_where_asked(student: Path, tmp_path: Path) -> None:
-    settings = config(student, learning_rate=2e-2, epochs=20, early_stopping=0, keep="last")
+def test_the_last_weights_are_kept_where_asked(overfitted: StudentResult, student: Path, tmp_path: Path) -> None:
+    settings = config(student, learning_rate=2e-2, epochs=40, early_stopping=3, keep="last")
     result = train(filtered_run(tmp_path / "run"), settings)
     losses = [point["loss"] for point in report_of(result)["history"]["validation"]]
-    assert result.kept_step == result.steps == 40 and result.validation_loss == losses[-1] > min(losses)
+    assert result.kept_step == result.steps == overfitted.steps
+    assert result.validation_loss == losses[-1] > min(losses) == overfitted.validation_loss
+    assert weights(result) != weights(overfitted)
 
 
 def test_killed_after_its_best_step_a_training_still_ships_the_best_weights(
