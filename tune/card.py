@@ -21,7 +21,7 @@ def model_card(report: Mapping[str, Any], *, teacher: str | None) -> str:
     variant = "".join(f"{word}, " for name, word in _VARIANTS.items() if adapter and shown.get(name))
     kind = f"A LoRA adapter ({variant}{report['method']}) for" if adapter else "All weights of"
     data, tokens = report["dataset"], report["tokens"]
-    settings = "\n".join(f"| {name} | {_shown(value)} |" for name, value in sorted(report["hyperparameters"].items()))
+    settings = "\n".join(f"| {name} | {_shown(value)} |" for name, value in _told(report))
     packages = ", ".join(f"{name} {version}" for name, version in sorted(report["packages"].items()))
     validation = report["validation_loss"]
     variants = report["hyperparameters"].get("question_variants", 0)
@@ -91,6 +91,12 @@ validation loss {"not measured, there were no validation rows" if validation is 
 It answers about the documents it was tuned on, as they were then, and can be wrong about them. It keeps the base
 model's limits and its licence, and may have lost some of the base model's other skills.
 """
+
+
+def _told(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return the settings that say something, and what the machine settled."""
+    settings = report["hyperparameters"] | {name: report["setup"][name] for name in ("precision", "attention", "packed")}
+    return [(name, value) for name, value in sorted(settings.items()) if value not in (None, False, {}, [])]
 
 
 def _kept(report: Mapping[str, Any]) -> str:
