@@ -5,6 +5,7 @@ after the first signal, and it ends with a traceback of its own under whatever t
 passed on, the training takes the time that it needs to save, and its exit code is the result.
 """
 
+import logging
 import os
 import signal
 import threading
@@ -28,14 +29,16 @@ class Ended:
 
 def run(flags: Sequence[str]) -> Ended:
     """Run `accelerate launch` with these flags in this process, and return how the training ended."""
-    # Read when torch's modules load: their agent would log each signal and each exit code, beside what the user is told.
-    os.environ.setdefault("LOGLEVEL", "CRITICAL")
     # The signals that its agent takes: not those that are passed on below.
     os.environ["PET_SIGNALS_TO_HANDLE"] = "SIGQUIT"
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    # The agent would log each signal and each exit code, beside what the user is told.
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     arguments = launch_command_parser().parse_args(list(flags))
     with _signals_passed_on():
         try:
@@ -57,7 +60,7 @@ def _code(code: int) -> int:
 
 @contextmanager
 def _signals_passed_on() -> Iterator[None]:
-    """Pass SIGINT and SIGTERM on to the processes of the training, which have a session, and so a Ctrl-C, of their own."""
+    """Pass SIGINT and SIGTERM on to the processes of the training: no Ctrl-C reaches them, in sessions of their own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

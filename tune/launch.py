@@ -81,11 +81,7 @@ def launch_flags(
     number = machines.number if machines.address else int(settings.get("num_machines") or 1)
     processes = config.processes or settings.get("num_processes") or gpus * number
     if not processes:
-        raise ConfigError(
-            "there is no GPU here that would say how many processes there shall be",
-            where="--processes",
-            fix="name a number",
-        )
+        raise ConfigError("there is no GPU here to count", where="--processes", fix="say how many processes to start")
     _check_processes(int(processes), number, kind, gpus)
     if number > 1 and not (machines.address or settings.get("main_process_ip")):
         raise ConfigError(

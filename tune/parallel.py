@@ -34,7 +34,7 @@ def process_arguments(*, on_cpu: bool) -> dict[str, Any]:
 
 
 def share_out_weights(*, on_cpu: bool) -> None:
-    """Let FSDP split the weights on a CPU as well. Called between SFTConfig, which resets accelerate, and the trainer."""
+    """Let FSDP split the weights on a CPU as well. Called once SFTConfig, which resets accelerate, is made."""
     # accelerate looks for its FSDP settings where several GPUs train, and the kind of process group is all it asks.
     if on_cpu and _flag("FSDP"):
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
