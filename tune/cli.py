@@ -13,6 +13,7 @@ from synth.core.errors import SynthError
 from synth.core.resources import resource
 from synth.core.runs import Run
 from synth.inference.endpoints import BUNDLED
+from tune.cli_export import register
 from tune.config import TuneConfig
 from tune.validate import Progress as Answered
 from tune.validate import ValidateConfig, validate
@@ -159,6 +160,9 @@ def validate_command(
             notice(warning)
     if gate and not verdict.accepted:
         raise Rejected("the verdict is a reject", where=str(target.path))
+
+
+register(app)
 
 
 def _bundled_settings() -> Path:

@@ -14,13 +14,15 @@ def export_card(report: Mapping[str, Any], name: str) -> str:
     gguf = report["quantization"] is not None and report["quantization"]["method"] == "gguf"
     relation = "quantized" if report["quantization"] else "finetune"
     commit = f" ({report['student_revision']})" if report["student_revision"] else ""
-    made = {
-        "full": "All weights were tuned.",
-    }.get(report["method"], f"The adapter was merged into its base; the weights are {report['dtype']}.")
+    made = (
+        f"All weights were tuned; here they are {report['dtype']}."
+        if report["method"] == "full"
+        else f"The adapter was merged into its base; the weights are {report['dtype']}."
+    )
     serve = (
         "Run it with llama.cpp: `llama-server -m FILE.gguf --jinja`."
         if gguf
-        else "Serve it as any model folder: `vllm serve THIS_FOLDER`. Tune it again with `tune sft --student THIS_FOLDER`."
+        else "Serve it as any model folder: `vllm serve THIS_FOLDER`. Tune it again as `--student THIS_FOLDER`."
     )
     return f"""---
 base_model: {report["student"]}
