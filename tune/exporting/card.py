@@ -71,11 +71,7 @@ def _parity(report: Mapping[str, Any]) -> str:
         f"{check['mean']:.4f} | {check['largest']:.4f} | {_allowed(check['tolerance'])} |"
         for check in report["parity"]
     )
-    note = (
-        "\n\nThe GGUF file itself was not compared: vLLM does not serve it."
-        if report["quantization"] and report["quantization"]["method"] == "gguf"
-        else ""
-    )
+    note = "".join(f"\n\nNote: {said}." for said in report["notes"])
     return f"""Both were asked the same prompts of the run, greedily. The differences are between the log probabilities
 (nats) that both give to each token of the candidate's replies.
 

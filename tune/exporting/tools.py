@@ -110,8 +110,10 @@ def write_awq(model: Path, target: Path, rows: Sequence[Sequence[int]], *, pytho
 
 
 def _run(command: Sequence[str], log_path: Path, *, what: str, fix: str) -> None:
-    # A folder of the user's called `transformers` must not be imported, and a conversion has nothing to fetch.
-    environment = {**os.environ, "PYTHONSAFEPATH": "1", "HF_HUB_OFFLINE": "1"}
+    # A conversion has nothing to fetch. Scripts import from their own folder, as llama.cpp's does, so no PYTHONSAFEPATH;
+    # the folder where the user stands is not looked at for a script.
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment.pop("PYTHONSAFEPATH", None)
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab") as log:
         start = log.tell()
