@@ -19,7 +19,7 @@ import torch
 from peft import PeftModel
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -283,6 +283,8 @@ def test_awq_writes_a_model_of_four_bits(run: Run, tmp_path: Path) -> None:
 def test_llama_cpp_writes_a_gguf_file_of_a_tokenizer_that_it_knows(tmp_path: Path) -> None:
     bytes_ = [f"<0x{i:02X}>" for i in range(256)]
     made = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     made.train_from_iterator(["ab abc"], trainers.BpeTrainer(special_tokens=["<unk>", "<s>", "</s>", *bytes_]))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
     tokenizer.save_pretrained(tmp_path / "model")
