@@ -164,7 +164,7 @@ def changed(run: Run, name: str, content: bytes) -> None:
         (f"log in with {TOKEN}".encode(), "a token of the hub"),
         (b"-----BEGIN " + b"RSA PRIVATE KEY-----", "a private key"),
         (b"https://me:hunter2@proxy.example", "a password in an address"),
-        (b'{"_name_or_path": "/home/ada/models/tiny"}', "a path of this machine"),
+        (b'{"_name_or_path": "/' + b'home/ada/models/tiny"}', "a path of this machine"),
         (rb'{"path": "C:\\Users\\ada\\tiny"}', "a path of this machine"),
     ],
 )

@@ -19,7 +19,15 @@ import torch
 from peft import PeftModel
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from synth.core.errors import ConfigError, InferenceError, RunError
 from synth.core.jsonl import write_json
@@ -35,7 +43,7 @@ from tune.export import ExportConfig, export, open_candidate
 from tune.exporting.merge import write_merged
 from tune.exporting.parity import Parity, Reply, Tolerance, ask, compare, fixed_prompts, rendered
 from tune.exporting.peft_speaker import PeftSpeaker
-from tune.exporting.tools import check_awq
+from tune.exporting.tools import check_awq, find_converter, write_gguf
 from tune.serving import by_vllm
 from tune.sft import train
 from tune.student import open_student
@@ -269,6 +277,22 @@ def test_awq_writes_a_model_of_four_bits(run: Run, tmp_path: Path) -> None:
     settings = orjson.loads((tmp_path / "out" / "config.json").read_bytes())["quantization_config"]
     assert settings["config_groups"]["group_0"]["weights"]["num_bits"] == 4
     assert orjson.loads((tmp_path / "out" / "export.json").read_bytes())["quantization"]["method"] == "awq"
+
+
+@pytest.mark.skipif(not os.environ.get("SYNTH_LLAMA_CPP"), reason="SYNTH_LLAMA_CPP names no checkout of llama.cpp")
+def test_llama_cpp_writes_a_gguf_file_of_a_tokenizer_that_it_knows(tmp_path: Path) -> None:
+    bytes_ = [f"<0x{i:02X}>" for i in range(256)]
+    made = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    made.train_from_iterator(["ab abc"], trainers.BpeTrainer(special_tokens=["<unk>", "<s>", "</s>", *bytes_]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.save_pretrained(tmp_path / "model")
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path / "model")
+    converter = find_converter(Path(os.environ["SYNTH_LLAMA_CPP"]))
+    write_gguf(tmp_path / "model", tmp_path / "m.gguf", "q8_0", converter=converter, log_path=tmp_path / "log")
+    assert (tmp_path / "m.gguf").read_bytes()[:4] == b"GGUF"
 
 
 @pytest.mark.skipif(not os.environ.get("SYNTH_LLAMA_CPP"), reason="SYNTH_LLAMA_CPP names no checkout of llama.cpp")

@@ -95,7 +95,9 @@ model's limits and its licence, and may have lost some of the base model's other
 
 def _told(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return the settings that say something, and what the machine settled."""
-    settings = report["hyperparameters"] | {name: report["setup"][name] for name in ("precision", "attention", "packed")}
+    settings = report["hyperparameters"] | {
+        name: report["setup"][name] for name in ("precision", "attention", "packed")
+    }
     return [(name, value) for name, value in sorted(settings.items()) if value not in (None, False, {}, [])]
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from synth.core.errors import ConfigError, RunError
+from synth.core.errors import ConfigError, InferenceError, RunError
 from synth.core.jsonl import digest_file, read_lines, sync_folder, write_json, write_text
 from synth.core.runs import Run, package_versions
 from synth.inference.weights import weights_revision
@@ -209,7 +209,8 @@ class _Job:
                 gguf.mkdir()
                 file = gguf / f"{self.target.name}-{config.gguf_type}.gguf"
                 write_gguf(made, file, config.gguf_type, converter=converter, log_path=self.log_path)
-                notes.append("the GGUF file itself was not compared with the candidate: vLLM does not serve it")
+                if check is not None:
+                    notes.append("the GGUF file itself was not compared with the candidate: vLLM does not serve it")
                 made = gguf
             elif config.quantize == "awq":
                 quantization = {"method": "awq", "bits": 4, "version": awq}
@@ -218,9 +219,13 @@ class _Job:
                 write_awq(made, part / "awq", rows, python=python, log_path=self.log_path)
                 made = part / "awq"
                 if check is not None:
-                    checks.append(("quantized", check.of(made, None)))
+                    try:
+                        checks.append(("quantized", check.of(made, None)))
+                    except InferenceError as error:
+                        # vLLM has no four-bit kernels for some machines, its CPU build on AVX2 for one.
+                        notes.append(f"the quantized model could not be asked here ({error.what})")
             shutil.copyfile(self.candidate.folder / "training.json", made / "training.json")
-            self._place(made, dtype=dtype, quantization=quantization, checks=checks)
+            self._place(made, dtype=dtype, quantization=quantization, checks=checks, notes=notes)
         return Exported(self.target, self.candidate.name, dtype, tuple(parity for _, parity in checks), tuple(notes))
 
     @contextmanager
@@ -279,6 +284,7 @@ class _Job:
         dtype: str | None,
         quantization: dict[str, Any] | None,
         checks: Sequence[tuple[str, Parity]],
+        notes: Sequence[str] = (),
     ) -> None:
         """Write the report and the card, make all durable, and rename the folder to its place."""
         from tune.checkpoints import sync_files
@@ -297,6 +303,7 @@ class _Job:
             "dtype": dtype,
             "quantization": quantization,
             "parity": [{"what": what, **parity.to_json()} for what, parity in checks],
+            "notes": list(notes),
             "packages": package_versions(),
         }
         if self.config.merge:

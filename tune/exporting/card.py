@@ -14,13 +14,15 @@ def export_card(report: Mapping[str, Any], name: str) -> str:
     gguf = report["quantization"] is not None and report["quantization"]["method"] == "gguf"
     relation = "quantized" if report["quantization"] else "finetune"
     commit = f" ({report['student_revision']})" if report["student_revision"] else ""
-    made = {
-        "full": "All weights were tuned.",
-    }.get(report["method"], f"The adapter was merged into its base; the weights are {report['dtype']}.")
+    made = (
+        f"All weights were tuned; here they are {report['dtype']}."
+        if report["method"] == "full"
+        else f"The adapter was merged into its base; the weights are {report['dtype']}."
+    )
     serve = (
         "Run it with llama.cpp: `llama-server -m FILE.gguf --jinja`."
         if gguf
-        else "Serve it as any model folder: `vllm serve THIS_FOLDER`. As `--student THIS_FOLDER` it can be tuned again."
+        else "Serve it as any model folder: `vllm serve THIS_FOLDER`. Tune it again as `--student THIS_FOLDER`."
     )
     data = ", ".join(f"{name}: SHA-256 `{sha256}`" for name, sha256 in report["data"].items())
     return f"""---
@@ -70,11 +72,7 @@ def _parity(report: Mapping[str, Any]) -> str:
         f"{check['mean']:.4f} | {check['largest']:.4f} | {_allowed(check['tolerance'])} |"
         for check in report["parity"]
     )
-    note = (
-        "\n\nThe GGUF file itself was not compared: vLLM does not serve it."
-        if report["quantization"] and report["quantization"]["method"] == "gguf"
-        else ""
-    )
+    note = "".join(f"\n\nNote: {said}." for said in report["notes"])
     return f"""Both were asked the same prompts of the run, greedily. The differences are between the log probabilities
 (nats) that both give to each token of the candidate's replies.
 

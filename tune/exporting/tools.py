@@ -52,6 +52,7 @@ def write_gguf(model: Path, target: Path, outtype: str, *, converter: Path, log_
         log_path,
         what="llama.cpp's converter failed",
         fix="update llama.cpp, and check that it knows the student's architecture and tokenizer",
+        own_modules=True,
     )
     if not target.is_file():
         raise RunError("llama.cpp's converter wrote no file", where=str(log_path), fix="look at its log")
@@ -109,9 +110,10 @@ def write_awq(model: Path, target: Path, rows: Sequence[Sequence[int]], *, pytho
         raise RunError("llm-compressor wrote no model", where=str(log_path), fix="look at its log")
 
 
-def _run(command: Sequence[str], log_path: Path, *, what: str, fix: str) -> None:
-    # A folder of the user's called `transformers` must not be imported, and a conversion has nothing to fetch.
-    environment = {**os.environ, "PYTHONSAFEPATH": "1", "HF_HUB_OFFLINE": "1"}
+def _run(command: Sequence[str], log_path: Path, *, what: str, fix: str, own_modules: bool = False) -> None:
+    """Run a script, which finds modules in its own folder where it says so, and never in the user's."""
+    # A conversion has nothing to fetch.
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "" if own_modules else "1"}
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab") as log:
         start = log.tell()
