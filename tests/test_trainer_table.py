@@ -1,5 +1,6 @@
 """The table [sft.trainer]: what reaches SFTConfig, and what is refused with the word to use instead."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from tune.trainer import Places, StudentTrainer, build_trainer
 from tune.watch import Watch
 
 
-def built(folder: Path, **table: object) -> StudentTrainer:
-    settings = config(tiny_student(folder / "tiny"), trainer=table)
+def built(folder: Path, *, report_to: tuple[str, ...] = (), **table: object) -> StudentTrainer:
+    settings = config(tiny_student(folder / "tiny"), trainer=table, report_to=report_to)
     opened = open_student(settings.student)
     found = examine(open_dataset(filtered_run(folder / "run"), settings), opened, settings)
     with quiet(folder / "log"):
@@ -50,6 +51,16 @@ def test_the_table_reaches_trl_unchanged(tmp_path: Path) -> None:
 def test_what_is_unknown_or_said_elsewhere_is_refused(tmp_path: Path, table: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         built(tmp_path, **table)
+
+
+@pytest.mark.parametrize(
+    ("tracker", "said"), [("neptun", "neptun is not supported"), ("mlflow", "requires mlflow to be installed")]
+)
+def test_a_tracker_that_is_unknown_or_not_installed_is_refused(tmp_path: Path, tracker: str, said: str) -> None:
+    if importlib.util.find_spec("mlflow") and tracker == "mlflow":
+        pytest.skip("mlflow is installed here")
+    with pytest.raises(ConfigError, match=said):
+        built(tmp_path, report_to=(tracker,))
 
 
 def test_no_setting_that_is_refused_is_a_name_that_trl_does_not_know() -> None:

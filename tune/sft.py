@@ -171,16 +171,17 @@ def train(
             notes.add(f"the memory may not hold this: {plan.said()}")
         clock.mark("preflight")
         watch = Watch(on_progress if is_main() else None, config.save_every, early_stopping=config.early_stopping)
-        trainer = build_trainer(
-            job.student,
-            job.config,
-            {"train": found.train, "validation": found.validation},
-            setup=setup,
-            places=job.places(setup),
-            watch=watch,
-            ordered=job.dataset.ordered,
-            parent=None if job.parent is None else job.parent.candidate.folder,
-        )
+        with _within_memory():
+            trainer = build_trainer(
+                job.student,
+                job.config,
+                {"train": found.train, "validation": found.validation},
+                setup=setup,
+                places=job.places(setup),
+                watch=watch,
+                ordered=job.dataset.ordered,
+                parent=None if job.parent is None else job.parent.candidate.folder,
+            )
         clock.mark("trainer")
         proofs = _proven(job, found, trainer, setup)
         clock.mark("proof")
@@ -282,8 +283,9 @@ class _Job:
         return self.work / "checkpoints"
 
     def places(self, setup: Setup) -> Places:
-        # A checkpoint has to be of this job, in this arithmetic, in as many parts.
-        seal = f"{stage_fingerprint(self.settings, self.dataset.inputs)} {setup.precision} {setup.processes}"
+        # A checkpoint has to be of this job and of what was settled for it; another GPU of the kind may go on.
+        settled = {name: value for name, value in setup.to_json().items() if name not in ("device", "checkpointing")}
+        seal = f"{stage_fingerprint(self.settings, self.dataset.inputs)} {json.dumps(settled, sort_keys=True)}"
         return Places(self.checkpoints, self.run.log_path("sft").parent / "tensorboard" / self.candidate, seal)
 
 
@@ -331,6 +333,19 @@ def _locked(run: Run) -> Iterator[None]:
     """Hold the run, in the one process that writes it."""
     with run.lock() if is_main() else contextlib.nullcontext():
         yield
+
+
+@contextmanager
+def _within_memory() -> Iterator[None]:
+    """Say what to do where the memory runs out."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            "the memory does not hold the training",
+            fix="halve --batch-size and double --gradient-accumulation, or lower --max-length; "
+            "--method lora needs far less than full; `tune sft RUN --preflight` plans it",
+        ) from error
 
 
 @contextmanager
@@ -422,15 +437,8 @@ def _proven(job: _Job, found: Preflight, trainer: StudentTrainer, setup: Setup) 
 def _run(trainer: StudentTrainer, resumed: Checkpoint | None) -> None:
     """Train, and turn what can happen on the way into errors of ours."""
     watch = trainer.watch
-    try:
-        with stopping_on_signals(watch):
-            trainer.train_from(None if resumed is None else resumed.step)
-    except torch.OutOfMemoryError as error:
-        raise RunError(
-            "the memory does not hold the training",
-            fix="halve --batch-size and double --gradient-accumulation, or lower --max-length; "
-            "--method lora needs far less than full; `tune sft RUN --preflight` plans it",
-        ) from error
+    with _within_memory(), stopping_on_signals(watch):
+        trainer.train_from(None if resumed is None else resumed.step)
     if watch.interrupted and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(
             f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}; the checkpoint is saved",

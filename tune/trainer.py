@@ -98,7 +98,9 @@ def build_trainer(
             eval_dataset=_tokenized(rows["validation"]) if rows["validation"] else None,
             peft_config=adapter,
         )
-    except (ValueError, ImportError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, ImportError, RuntimeError) as error:  # a tracker that is not installed is a RuntimeError
         raise ConfigError(f"TRL refuses the settings ({' '.join(str(error).split())[:400]})", where="[sft]") from error
     if config.method == "qlora":
         prepare(trainer.model)
