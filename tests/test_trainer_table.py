@@ -54,11 +54,11 @@ def test_what_is_unknown_or_said_elsewhere_is_refused(tmp_path: Path, table: dic
 
 
 @pytest.mark.parametrize(
-    ("tracker", "said"), [("neptun", "neptun is not supported"), ("mlflow", "requires mlflow to be installed")]
+    ("tracker", "said"), [("neptun", "neptun is not supported"), ("wandb", "requires wandb to be installed")]
 )
 def test_a_tracker_that_is_unknown_or_not_installed_is_refused(tmp_path: Path, tracker: str, said: str) -> None:
-    if importlib.util.find_spec("mlflow") and tracker == "mlflow":
-        pytest.skip("mlflow is installed here")
+    if importlib.util.find_spec("wandb") and tracker == "wandb":
+        pytest.skip("wandb is installed here")
     with pytest.raises(ConfigError, match=said):
         built(tmp_path, report_to=(tracker,))
 
