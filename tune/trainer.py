@@ -25,6 +25,7 @@ from synth.core.errors import ConfigError, RunError
 from synth.core.jsonl import write_json
 from tune.checkpoints import Best, best_weights, checkpoint_folder, keep_best, last_complete, seal_checkpoint
 from tune.config import TuneConfig
+from tune.dora import check_rows
 from tune.order import EpochSampler
 from tune.quantized import prepare, quantization
 from tune.ranks import is_main
@@ -105,6 +106,8 @@ def build_trainer(
         raise ConfigError(f"TRL refuses the settings ({' '.join(str(error).split())[:400]})", where="[sft]") from error
     if config.method == "qlora":
         prepare(trainer.model)
+    if config.dora:
+        check_rows(trainer.model)
     if config.adapter:
         # Engines are told the base by whoever serves it; a path of this machine would be of no use in the file.
         trainer.model.peft_config["default"].base_model_name_or_path = student.name
