@@ -178,16 +178,17 @@ def _in_a_process(side: str, folder: Path, settings: dict[str, Any]) -> dict[str
 
 
 def pack(count: int, lengths: tuple[int, ...] = (2048, 4096, 8192)) -> None:
-    """Print how full TRL's packed sequences are, by distribution and length."""
+    """Print how full packed sequences are, by distribution and length: as TRL packs by itself, and as we let it."""
     import datasets
     from trl.data_utils import pack_dataset
 
+    from tune.trainer import PACKED_TOGETHER
+
     datasets.disable_progress_bars()
     print(f"{count} rows each, none longer than 2048 tokens, so that every pack can hold it\n")
-    print(
-        "| rows | tokens: middle, mean, most | " + " | ".join(f"packs of {n}" for n in lengths) + " | seconds | lost |"
-    )
-    print("| --- | --- |" + " ---: |" * (len(lengths) + 2))
+    packs = " | ".join(f"packs of {length}" for length in lengths)
+    print(f"| rows | tokens: middle, mean | packed | {packs} | seconds | tokens lost |")
+    print("| --- | ---: | --- |" + " ---: |" * (len(lengths) + 2))
     for name, lumps in LENGTHS.items():
         chance = random.Random(name)
         sizes = []
@@ -196,15 +197,16 @@ def pack(count: int, lengths: tuple[int, ...] = (2048, 4096, 8192)) -> None:
             sizes.append(min(2048, max(16, round(middle * math.exp(chance.gauss(0, spread))))))
         ids = [[number % 1000] * size for number, size in enumerate(sizes)]
         rows = datasets.Dataset.from_dict({"input_ids": ids, "labels": ids})
-        began, cells, lost = time.monotonic(), [], 0
-        for length in lengths:
-            packed = pack_dataset(rows, length, "bfd")
-            made = sum(map(len, packed["input_ids"]))
-            lost += sum(sizes) - made
-            cells.append(f"{made / (len(packed) * length):.2%}")
-        seconds = (time.monotonic() - began) / len(lengths)
-        about = f"{statistics.median(sizes):.0f}, {sum(sizes) / count:.0f}, {max(sizes)}"
-        print(f"| {name} | {about} | {' | '.join(cells)} | {seconds:.1f} | {lost} |", flush=True)
+        for how, options in (("by TRL itself", {}), ("all together", {"batch_size": PACKED_TOGETHER})):
+            began, cells, lost = time.process_time(), [], 0
+            for length in lengths:
+                packed = pack_dataset(rows, length, "bfd", dict(options))
+                made = sum(map(sum, packed["seq_lengths"]))
+                lost += sum(sizes) - made
+                cells.append(f"{made / (len(packed) * length):.2%}")
+            seconds = (time.process_time() - began) / len(lengths)
+            about = f"{statistics.median(sizes):.0f}, {sum(sizes) / count:.0f}"
+            print(f"| {name} | {about} | {how} | {' | '.join(cells)} | {seconds:.1f} | {lost} |", flush=True)
 
 
 def main() -> None:

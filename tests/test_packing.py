@@ -45,6 +45,27 @@ def built(folder: Path, settings: TuneConfig) -> tuple[StudentTrainer, Setup, Se
     return trainer, setup, found.train
 
 
+def test_all_rows_are_packed_together_and_not_a_thousand_at_a_time(student: Path, tmp_path: Path) -> None:
+    opened = open_student(str(student))
+    run = filtered_run(tmp_path / "run", [row(i) for i in range(1020)], [])
+    found = examine(open_dataset(run, config(student)), opened, config(student))
+    first, rest = (sum(r.tokens for r in part) for part in (found.train[:1000], found.train[1000:]))
+    length = (first - 10) // 20  # The first thousand rows fill 20 sequences and 10 places of another one.
+    assert rest < length - 300
+    settings = config(student, packing=True, packing_length=length)
+    with quiet(tmp_path / "log"):
+        trainer = build_trainer(
+            opened,
+            settings,
+            {"train": found.train, "validation": ()},
+            setup=settle(settings, opened, found.train),
+            places=Places(tmp_path / "checkpoints", tmp_path / "tensorboard", "seal"),
+            watch=Watch(None, 60),
+        )
+    assert sum(map(len, trainer.train_dataset["input_ids"])) == first + rest
+    assert len(trainer.train_dataset) == 21, "apart, the first thousand take 21 and the others one more"
+
+
 def loss_and_gradients(trainer: StudentTrainer) -> tuple[float, dict[str, torch.Tensor]]:
     """Return the summed loss of an epoch, and its gradients by weight."""
     trainer.model.eval()  # No dropout.

@@ -11,15 +11,18 @@ import datasets
 import pytest
 import torch
 from peft import LoraConfig
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from synth.core.errors import ConfigError
 from synth.core.resources import resource
-from tests.runs_for_tests import row
+from tests.runs_for_tests import filtered_run, row, tiny_student
+from tests.trainings import config, report_of, weights
 from tune.dora import check_rows
 from tune.quantized import arithmetic, four_bit_weights, prepare, quantization
-from tune.trainer import quiet
+from tune.quiet import quiet
+from tune.sft import train
 
 needs_bitsandbytes = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed: pip install bitsandbytes"
@@ -160,3 +163,22 @@ def test_weights_with_a_row_of_noughts_are_refused_for_dora(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"--dora: 96 rows .* first of them in .*layers\.0\.self_attn\.v_proj"):
         check_rows(made.model)
     check_rows(plain.model)
+
+
+@needs_bitsandbytes
+def test_tune_sft_trains_and_repeats_an_adapter_beside_four_bits(tmp_path: Path) -> None:
+    bundled = tiny_student(tmp_path / "tiny")
+    settings = config(bundled, method="qlora", epochs=1)
+    first, again = (train(filtered_run(tmp_path / name), settings) for name in ("first", "again"))
+    assert first.candidate.startswith("qlora-") and report_of(first)["method"] == "qlora"
+    assert weights(first) == weights(again)
+    written = load_file(first.path / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in written.values()} == {torch.float32}
+    assert any(tensor.abs().max() > 0 for name, tensor in written.items() if "lora_B" in name)
+
+
+def test_tune_sft_refuses_dora_on_weights_with_rows_of_noughts_before_a_step(tmp_path: Path) -> None:
+    run = filtered_run(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"--dora: 96 rows"):
+        train(run, config(tiny_student(tmp_path / "tiny"), dora=True))
+    assert not any(stage.startswith("sft") for stage in run.stages())
