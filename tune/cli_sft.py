@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 # What an adapter that is trained further keeps, so that the bundled student's settings do not stand against it.
 _OF_PARENT = ("rank", "alpha", "method", "student")
 
-
-_FIRST_WORD = 10.0  # Seconds.
+_FIRST_WORD = 10.0  # Seconds that the other processes leave the first one to tell an error.
 
 
 def _set(field: str, *flags: str) -> Any:  # noqa: ANN401  (typer's own type)
