@@ -160,7 +160,7 @@ def test_an_error_is_told_once_and_without_a_traceback(student: Path, tmp_path: 
     started = start(student, run, "--processes", "2", "--method", "lora", "--max-length", "20")
     _, said = started.communicate(timeout=200)
     assert started.returncode == 1
-    assert said.count("--on-overflow") == 1 and "Traceback" not in said
+    assert said.count("tune: longer than 20 tokens") == 1 and "Traceback" not in said and "process 1" not in said
 
 
 def test_a_process_that_is_killed_ends_the_training_and_is_named(student: Path, tmp_path: Path) -> None:

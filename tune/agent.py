@@ -16,7 +16,7 @@ from types import FrameType
 
 import psutil
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,14 @@ def run(flags: Sequence[str]) -> Ended:
             process, failure = failed.get_first_failure()
             return Ended(_code(failure.exitcode), process)
         except SignalException:
-            return Ended(_INTERRUPTED)
+            return Ended(INTERRUPTED)
     return Ended(0)
 
 
 def _code(code: int) -> int:
     """Return the exit code of a training for that of a process: negative ones are signals."""
     if -code in (signal.SIGINT, signal.SIGTERM):
-        return _INTERRUPTED
+        return INTERRUPTED
     return code if code > 0 else 1
 
 

@@ -1,6 +1,7 @@
 """`tune sft`: parses, calls `tune.check`, `tune.train`, `tune.train_folds` or the launcher, prints."""
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +9,7 @@ import typer
 
 from synth.core.config import build, read_config
 from synth.core.console import AsJson, ConfigFile, Quiet, RunFolder, notice, print_json, setting, stdout
-from synth.core.errors import ConfigError
+from synth.core.errors import ConfigError, SynthError
 from synth.core.resources import resource
 from synth.core.runs import Run
 from synth.inference.endpoints import BUNDLED
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # What an adapter that is trained further keeps, so that the bundled student's settings do not stand against it.
 _OF_PARENT = ("rank", "alpha", "method", "student")
+
+_FIRST_WORD = 10.0  # Seconds that the other processes leave the first one to tell an error.
 
 
 def _set(field: str, *flags: str) -> Any:  # noqa: ANN401  (typer's own type)
@@ -150,7 +153,14 @@ def _train(run: Run, settings: TuneConfig, heldout: Path | None, *, quiet: bool,
     from tune.sft import train
 
     with TrainingView(quiet=quiet or not is_main()) as view:
-        result = train(run, settings, heldout=heldout, on_progress=view, on_message=notice)
+        try:
+            result = train(run, settings, heldout=heldout, on_progress=view, on_message=notice)
+        except SynthError:
+            if not is_main():
+                # The first process, which most often meets the same, is the one that tells the user; where another ends
+                # before it, it is stopped before it can.
+                time.sleep(_FIRST_WORD)
+            raise
     if not is_main():
         return
     if as_json:

@@ -51,10 +51,10 @@ def launch(run_path: Path, arguments: Sequence[str], config: TuneConfig) -> int:
     machines = machines_of(os.environ)
     settings = {} if config.accelerate_config is None else read_accelerate_config(config.accelerate_config, config)
     flags = launch_flags(arguments, config, settings, machines, gpus=_gpus())
-    from tune.agent import run  # torch and accelerate load here.
+    from tune.agent import INTERRUPTED, run  # torch and accelerate load here.
 
     ended = run(flags)
-    if ended.process:
+    if ended.process and ended.code != INTERRUPTED:
         sys.stderr.write(
             f"tune: process {ended.process} ended first, with exit code {ended.code}; "
             f"see {process_log(run_path, ended.process)}\n"
