@@ -277,6 +277,13 @@ def test_a_base_model_is_trained_with_the_plain_template_and_says_so(tmp_path: P
     assert result.validation_loss is None
 
 
+def test_a_training_of_one_step_learns(student: Path, tmp_path: Path) -> None:
+    """A warm-up that is rounded up to a whole step would be all of it, at a learning rate of nought."""
+    result = train(filtered_run(tmp_path / "run"), config(student, steps=1))
+    trained = load_file(result.path / "adapter_model.safetensors")
+    assert result.steps == 1 and any(tensor.abs().sum() > 0 for name, tensor in trained.items() if "lora_B" in name)
+
+
 def test_a_loss_that_is_no_number_stops_the_training(student: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"is (nan|inf) at step \d; lower --learning-rate"):
         train(filtered_run(tmp_path / "run"), config(student, method="full", learning_rate=1e30, max_grad_norm=1e30))

@@ -124,7 +124,7 @@ class TuneConfig(BaseModel):
     """Longest packed sequence in tokens. Default: 4096, or the longest row, but no more than the rows of one step."""
 
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the steps over which the learning rate rises from nought."""
+    """Share of the steps over which the learning rate rises from nought; less than one step is none."""
 
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after that; "constant" does not."""

@@ -118,6 +118,8 @@ def build_trainer(
     per_epoch = steps_per_epoch(len(trainer.train_dataset), setup)
     arguments.eval_steps = max(1, round(per_epoch * config.evaluate_every))
     trainer.state.eval_steps = arguments.eval_steps
+    # Trainer rounds up and begins at nought: of a single step, a warm-up would leave nothing.
+    arguments.warmup_steps = _warmup_steps(config, config.steps or per_epoch * config.epochs)
     return trainer
 
 
@@ -170,6 +172,11 @@ def _arguments(config: TuneConfig, setup: Setup, places: Places, rows: Mapping[s
     arguments._n_gpu = min(arguments.n_gpu, 1)
     share_out_weights(on_cpu=on_cpu)
     return arguments
+
+
+def _warmup_steps(config: TuneConfig, steps: int) -> int:
+    """Return the steps of the warm-up: none where its share of them is less than one."""
+    return math.ceil(config.warmup * steps) if config.warmup * steps >= 1 else 0
 
 
 def _adapter(config: TuneConfig) -> LoraConfig:
