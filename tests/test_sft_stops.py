@@ -126,12 +126,13 @@ def test_best_weights_are_whole_or_not_there(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "w").write_bytes(b"weights")
 
-    for step in (2, 4, 10):
-        keep_best(tmp_path, step, "mine", write)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best-10", "best-4"]
+    # The last checkpoint was written when step 2 was the best: who goes on from it needs those weights.
+    for step, spare in ((2, None), (4, 2), (10, 2)):
+        keep_best(tmp_path, step, "mine", write, spare=spare)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best-10", "best-2"]
     found = best_weights(tmp_path, 10, "mine")
     assert found is not None and [path.name for path in found.weights()] == ["w"]
-    assert best_weights(tmp_path, 10, "other") is None and best_weights(tmp_path, 2, "mine") is None
+    assert best_weights(tmp_path, 10, "other") is None and best_weights(tmp_path, 4, "mine") is None
     (tmp_path / "best-10" / "w").write_bytes(b"wei")
     assert best_weights(tmp_path, 10, "mine") is None
     assert last_complete(tmp_path, "mine") is None

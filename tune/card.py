@@ -125,4 +125,6 @@ def _teacher(named: str | None) -> str:
 
 
 def _shown(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    # A pattern of target modules has bars, which would end the table's cell.
+    return text.replace("|", "\\|")

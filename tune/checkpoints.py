@@ -54,6 +54,12 @@ def last_complete(checkpoints: Path, identity: str, *, clean: bool = True) -> Ch
     return best
 
 
+def other_trainings(checkpoints: Path, identity: str) -> list[str]:
+    """Return the identities of sealed checkpoints that are of another training, one for each checkpoint."""
+    found = [_identity(folder) for folder in sorted(checkpoints.glob("checkpoint-*"), key=_step)]
+    return [other for other in found if other not in ("", identity)]
+
+
 @dataclass(frozen=True, slots=True)
 class Best:
     """Weights that were kept on the way: where they lie, and after which step."""
@@ -72,18 +78,20 @@ def keep_best(
     identity: str,
     write: Callable[[Path], None],
     *,
+    spare: int | None = None,
     main: bool = True,
     wait: Callable[[], None] = lambda: None,
 ) -> None:
-    """Keep the weights of this step as the best so far, and drop all but these and the ones before.
+    """Keep the weights of this step as the best so far, and drop all others but the spare ones.
 
-    The ones before stay, since a process that dies here goes on from a checkpoint that still counts them as the best.
+    A process that dies goes on from its last checkpoint, and what counted as the best there has to be there still.
 
     Args:
         checkpoints: the folder of the checkpoints.
         step: the step of the weights.
         identity: which training they are of.
         write: writes the weights to a folder; every process of a training calls it.
+        spare: the best step at the time of the last checkpoint.
         main: whether this process seals and deletes.
         wait: waits for all processes.
     """
@@ -95,9 +103,9 @@ def keep_best(
     wait()
     if main:
         seal_checkpoint(folder, identity, 0.0)
-        kept = sorted(checkpoints.glob(f"{_BEST}*"), key=_step)
-        for old in kept[: max(0, [_step(k) for k in kept].index(step) - 1)]:
-            shutil.rmtree(old, ignore_errors=True)
+        for old in checkpoints.glob(f"{_BEST}*"):
+            if _step(old) not in (step, spare):
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def best_weights(checkpoints: Path, step: int, identity: str) -> Best | None:
@@ -118,6 +126,13 @@ def sync_files(folder: Path) -> list[Path]:
 
 def _step(folder: Path) -> int:
     return int(folder.name.rpartition("-")[2])
+
+
+def _identity(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / _SEAL).read_bytes())["identity"])
+    except (OSError, ValueError, KeyError):
+        return ""
 
 
 def _whole(folder: Path, identity: str) -> Checkpoint | None:

@@ -102,7 +102,7 @@ def sft_command(
     """Tune a student on the run's dataset, or on other data."""
     given = {name: value for name, value in locals().items() if name in TuneConfig.model_fields}
     flags = {("from" if name == "from_" else name): value for name, value in given.items() if value not in (None, [])}
-    settings = _settings(flags, config)
+    settings = _settings(flags, config, run)
     target = Run.create(run) if settings.data or settings.mix else Run.open(run)
     keep_silent(target.path)
     if preflight:
@@ -117,13 +117,19 @@ def sft_command(
         _train(target, settings, heldout, quiet=quiet, as_json=as_json)
 
 
-def _settings(flags: dict[str, Any], config: Path | None) -> TuneConfig:
+def _settings(flags: dict[str, Any], config: Path | None, run: Path) -> TuneConfig:
     """Join the bundled student's settings where it is taken, the config file's and the flags."""
     table = dict(read_config(config).get("sft", {})) if config else {}
     bundled: dict[str, Any] = {}
-    if (flags.get("student") or table.get("student", BUNDLED)) == BUNDLED:
+    parent = flags.get("from") or table.get("from")
+    student = flags.get("student") or table.get("student")
+    if parent is not None and student is None:
+        from tune.lineage import student_of
+
+        student = student_of(Run.open(run), parent)
+    if (student or BUNDLED) == BUNDLED:
         bundled = dict(read_config(resource("demo", "demo.toml")).get("sft", {}))
-        if "from" in flags or "from" in table:
+        if parent is not None:
             bundled = {name: value for name, value in bundled.items() if name not in _OF_PARENT}
     if "target_modules" in flags and "," in flags["target_modules"]:
         flags["target_modules"] = flags["target_modules"].split(",")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synth.core.errors import ConfigError
+from synth.core.errors import ConfigError, RunError
 from synth.core.jsonl import write_json
 from synth.core.runs import Run
 from tune.config import TuneConfig
@@ -64,6 +64,7 @@ def train_folds(
 
     Raises:
         ConfigError: `folds` is not set; and what `tune.train` raises.
+        RunError: all rows that a fold validates on were left out.
     """
     if config.folds is None:
         raise ConfigError("how many folds?", where="folds", fix="set it to 5, for example")
@@ -77,6 +78,13 @@ def train_folds(
 
         students.append(train(run, one, heldout=heldout, on_progress=report, on_message=on_message))
     losses = [student.validation_loss for student in students if student.validation_loss is not None]
+    if len(losses) < len(students):
+        without = next(student.candidate for student in students if student.validation_loss is None)
+        raise RunError(
+            f"{without} had no row to validate on, so there is no mean over the folds",
+            where=str(run.path),
+            fix="raise --max-length, so that no row is left out, or ask for fewer folds",
+        )
     folds = Folds(tuple(students), statistics.fmean(losses), statistics.stdev(losses))
     name = students[0].candidate.rpartition("-fold")[0]
     write_json(run.student_path(f"{name}-folds").with_suffix(".json"), folds.to_json())

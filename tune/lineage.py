@@ -1,5 +1,6 @@
 """Going on from a candidate: which one, what it hands down, and where it came from."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +32,8 @@ def find_parent(run: Run, named: str) -> Parent:
     Raises:
         RunError: there is no such finished candidate, or its files are not those that were tuned.
     """
-    folder = Path(named).expanduser()
-    if folder.is_dir() and (folder / "training.json").is_file():
-        folder = folder.resolve()
-        home = Run.open(folder.parent.parent)
-        candidate = find_candidate(home, folder.name)
-    else:
-        home, candidate = run, find_candidate(run, named)
+    home, name = _home(run, named)
+    candidate = find_candidate(home, name)
     report = orjson.loads((candidate.folder / "training.json").read_bytes())
     outputs = home.stages()[f"sft:{candidate.name}"].outputs
     weights = sorted(digest.sha256 for name, digest in outputs.items() if name.endswith(".safetensors"))
@@ -49,7 +45,25 @@ def find_parent(run: Run, named: str) -> Parent:
         "data": dict(candidate.data),
         "weights_sha256": weights,
     }
-    return Parent(candidate, weights[0], (this, *report.get("lineage", ())))
+    # All files of weights that come in several count, not the first alone.
+    every = weights[0] if len(weights) == 1 else hashlib.sha256("".join(weights).encode()).hexdigest()
+    return Parent(candidate, every, (this, *report.get("lineage", ())))
+
+
+def student_of(run: Run, named: str) -> str | None:
+    """Return the student of a candidate to go on from, as its user named it; None where there is no such candidate."""
+    home, name = _home(run, named)
+    entry = home.stages().get(f"sft:{name}")
+    return None if entry is None else str(entry.config["student"])
+
+
+def _home(run: Run, named: str) -> tuple[Run, str]:
+    """Return the run that a candidate is in, and its name there."""
+    folder = Path(named).expanduser()
+    if folder.is_dir() and (folder / "training.json").is_file():
+        folder = folder.resolve()
+        return Run.open(folder.parent.parent), folder.name
+    return run, named
 
 
 def continued(config: TuneConfig, parent: Parent, given: frozenset[str]) -> TuneConfig:
@@ -65,6 +79,9 @@ def continued(config: TuneConfig, parent: Parent, given: frozenset[str]) -> Tune
     """
     report = orjson.loads((parent.candidate.folder / "training.json").read_bytes())
     of_parent: dict[str, Any] = {"student": str(parent.candidate.spec), "method": report["method"]}
+    if not isinstance(parent.candidate.student, Path) and "revision" not in given:
+        # The commit: a branch may have moved on since.
+        of_parent["revision"] = parent.candidate.revision or None
     if config.method == "qlora" and report["method"] == "lora":
         of_parent["method"] = "qlora"  # The same adapter, on weights held in four bits.
     if report["method"] != "full":

@@ -26,7 +26,7 @@ from synth.core.jsonl import FileDigest, digest_file, sync_folder, write_json, w
 from synth.core.runs import Run, StageEntry, stage_fingerprint
 from tune.augment import with_variants
 from tune.card import model_card
-from tune.checkpoints import Checkpoint, last_complete, sync_files
+from tune.checkpoints import Checkpoint, last_complete, other_trainings, sync_files
 from tune.config import TuneConfig
 from tune.data import open_dataset
 from tune.findings import Preflight
@@ -169,6 +169,7 @@ def train(
         notes.tell(setup.said())
         if plan is not None and not plan.fits:
             notes.add(f"the memory may not hold this: {plan.said()}")
+        _look_at_others(job, setup, notes)
         clock.mark("preflight")
         watch = Watch(on_progress if is_main() else None, config.save_every, early_stopping=config.early_stopping)
         with _within_memory():
@@ -283,9 +284,9 @@ class _Job:
         return self.work / "checkpoints"
 
     def places(self, setup: Setup) -> Places:
-        # A checkpoint has to be of this job and of what was settled for it; another GPU of the kind may go on.
-        settled = {name: value for name, value in setup.to_json().items() if name not in ("device", "checkpointing")}
-        seal = f"{stage_fingerprint(self.settings, self.dataset.inputs)} {json.dumps(settled, sort_keys=True)}"
+        # A checkpoint has to be of this job, in this arithmetic, in as many parts and steps.
+        how = f"{setup.precision} {setup.processes} {setup.packed} {setup.batch_size} {setup.accumulation}"
+        seal = f"{stage_fingerprint(self.settings, self.dataset.inputs)} {how}"
         return Places(self.checkpoints, self.run.log_path("sft").parent / "tensorboard" / self.candidate, seal)
 
 
@@ -424,6 +425,25 @@ def _settled(job: _Job, found: Preflight) -> tuple[Setup, MemoryPlan | None]:
     return setup, _planned(job, found, setup)
 
 
+def _look_at_others(job: _Job, setup: Setup, notes: _Notes) -> None:
+    """Say what becomes of checkpoints that this training cannot go on from.
+
+    Raises:
+        RunError: they are of this very training, on a machine that does it otherwise.
+    """
+    seal = job.places(setup).seal
+    others = other_trainings(job.checkpoints, seal)
+    if any(other.partition(" ")[0] == seal.partition(" ")[0] for other in others):
+        raise RunError(
+            "this training is unfinished, and was begun in another arithmetic, packing or number of processes, "
+            "so its checkpoints cannot be gone on from here",
+            where=str(job.checkpoints),
+            fix="run it where it began, or delete that folder to begin anew",
+        )
+    if others:
+        notes.add(f"deleted: {len(others)} checkpoints of {job.candidate} from a training with other settings or data")
+
+
 def _proven(job: _Job, found: Preflight, trainer: StudentTrainer, setup: Setup) -> dict[str, Proof]:
     """Return what the labels of each side are, proven on the batches that the trainer would take."""
     sides = {"train": (trainer.train_dataset, found.train), "validation": (trainer.eval_dataset, found.validation)}
@@ -439,7 +459,7 @@ def _run(trainer: StudentTrainer, resumed: Checkpoint | None) -> None:
     watch = trainer.watch
     with _within_memory(), stopping_on_signals(watch):
         trainer.train_from(None if resumed is None else resumed.step)
-    if watch.interrupted and trainer.state.global_step < trainer.state.max_steps:
+    if watch.interrupted and not watch.stopped_early and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(
             f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}; the checkpoint is saved",
             fix="run the same command again: it goes on from there",

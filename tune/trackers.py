@@ -11,8 +11,8 @@ def tensorboard_writer(folder: Path, resumed_at: int | None) -> TensorBoardCallb
 
     Args:
         folder: such as logs/tensorboard/<candidate> of the run.
-        resumed_at: the step gone on from; later points of a killed process are hidden by TensorBoard.
+        resumed_at: the step gone on from; later points of a killed process are hidden by TensorBoard. None hides all.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    purge = None if resumed_at is None else resumed_at + 1
+    purge = 0 if resumed_at is None else resumed_at + 1
     return TensorBoardCallback(SummaryWriter(log_dir=str(folder), purge_step=purge))

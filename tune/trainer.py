@@ -86,7 +86,9 @@ def build_trainer(
     model = _load_weights(student, config, setup, parent)
     adapter = None
     if config.adapter and parent is not None:
-        model = PeftModel.from_pretrained(model, str(parent), is_trainable=True)
+        shape = LoraConfig.from_pretrained(str(parent))
+        shape.lora_dropout = config.dropout  # The one setting of an adapter that is not handed down.
+        model = PeftModel.from_pretrained(model, str(parent), config=shape, is_trainable=True)
     elif config.adapter:
         adapter = _adapter(config)
     try:
@@ -103,13 +105,14 @@ def build_trainer(
             eval_dataset=_prepared(rows["validation"], setup) if rows["validation"] else None,
             peft_config=adapter,
         )
-    except torch.OutOfMemoryError:
-        raise
-    except (ValueError, ImportError, RuntimeError) as error:  # a tracker that is not installed is a RuntimeError
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        # A tracker that is not installed is a RuntimeError of transformers.
         raise ConfigError(f"TRL refuses the settings ({' '.join(str(error).split())[:400]})", where="[sft]") from error
     if config.method == "qlora":
         prepare(trainer.model)
-    if config.dora:
+    if config.adapter and config.dora:
         check_rows(trainer.model)
     if config.adapter:
         # Engines are told the base by whoever serves it; a path of this machine would be of no use in the file.
@@ -214,7 +217,11 @@ def _load_weights(student: Student, config: TuneConfig, setup: Setup, parent: Pa
             where="--attention",
             fix="install it, or take sdpa",
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
+        if "attn_implementation" in str(error):
+            raise ConfigError(
+                f"transformers knows no attention {setup.attention!r}", where="--attention", fix="take sdpa or eager"
+            ) from error
         raise load_error(error, config.student, local=student.local) from error
     return model
 
@@ -281,6 +288,7 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> None:
         self.watch, self.places, self._order, self._keep, self._shipped = watch, places, order, keep, shipped
         self._shipping = False
+        self._best_at_checkpoint: int | None = None
         super().__init__(callbacks=[watch], **options)
         self._validated_loss, self._validated_tokens = 0.0, 0
         watch.agree = self._agree
@@ -292,7 +300,10 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
         if is_main():
             self.add_callback(tensorboard_writer(self.places.tensorboard, step))
         if folder is not None:
-            self._total_train_tokens = _tokens_at(folder)
+            history = json.loads((folder / "trainer_state.json").read_bytes())["log_history"]
+            self._best_at_checkpoint = _best_step(history)
+            # TRL counts from nought again in each process.
+            self._total_train_tokens = int(next((e["num_tokens"] for e in reversed(history) if "num_tokens" in e), 0))
         self.train(resume_from_checkpoint=None if folder is None else str(folder))
 
     def ship(self, folder: Path) -> None:
@@ -309,12 +320,22 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
             self._shipping = False
 
     def best(self) -> Best | None:
-        """Return the kept weights of the lowest validation loss, or None where the last ones shall be taken."""
-        losses = {e["step"]: e["eval_loss"] for e in self.state.log_history if "eval_loss" in e}
-        if self._keep == "last" or not losses:
+        """Return the kept weights of the lowest validation loss, or None where the last ones shall be taken.
+
+        Raises:
+            RunError: the weights that were kept are not there, or not whole.
+        """
+        step = _best_step(self.state.log_history)
+        if self._keep == "last" or step in (None, self.state.global_step):
             return None
-        step = min(losses, key=lambda at: (losses[at], at))
-        return None if step == self.state.global_step else best_weights(self.places.checkpoints, step, self.places.seal)
+        kept = best_weights(self.places.checkpoints, step, self.places.seal)
+        if kept is None:
+            raise RunError(
+                f"the weights after step {step}, those of the lowest validation loss, are missing or damaged",
+                where=str(self.places.checkpoints),
+                fix=f"delete {self.places.checkpoints.parent} and train again, or take --keep last",
+            )
+        return kept
 
     def evaluate(self, *positional: Any, **named: Any) -> dict[str, float]:  # noqa: ANN401
         """Measure the validation loss, and keep the weights where it is the lowest so far."""
@@ -330,9 +351,13 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
         """Return TRL's loss, and add up what a validation loss by tokens takes."""
         found = super().compute_loss(model, inputs, *positional, **named)
         if not self.model.training:
-            counted = (inputs["labels"][..., 1:] != IGNORED).sum().item()
+            counted = int((inputs["labels"][..., 1:] != IGNORED).sum())
             loss = found[0] if isinstance(found, tuple) else found
-            self._validated_loss += loss.item() * counted
+            divisor = float(counted)
+            if self.args.average_tokens_across_devices and named.get("num_items_in_batch") is not None:
+                # Then it is this process's sum over the tokens of all processes, times their number.
+                divisor = float(named["num_items_in_batch"]) / self.accelerator.num_processes
+            self._validated_loss += loss.item() * divisor
             self._validated_tokens += counted
         return found
 
@@ -354,6 +379,7 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
             self.state.global_step,
             self.places.seal,
             self.ship,
+            spare=self._best_at_checkpoint,
             main=is_main(),
             wait=self.accelerator.wait_for_everyone,
         )
@@ -410,6 +436,7 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
                 seal_checkpoint(folder, self.places.seal, self.watch.seconds)
 
         self._guarded(f"the checkpoint after step {self.state.global_step}", save)
+        self._best_at_checkpoint = _best_step(self.state.log_history)
         self.watch.saved(time.monotonic() - began)
 
     def _guarded(self, what: str, save: Any) -> None:  # noqa: ANN401
@@ -433,10 +460,10 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
             ) from error
 
 
-def _tokens_at(checkpoint: Path) -> int:
-    """Return the tokens trained on up to a checkpoint; TRL counts from nought again in each process."""
-    log = json.loads((checkpoint / "trainer_state.json").read_bytes())["log_history"]
-    return int(next((entry["num_tokens"] for entry in reversed(log) if "num_tokens" in entry), 0))
+def _best_step(history: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return the step of the lowest validation loss, the first of several, or None where none was measured."""
+    losses = [(entry["eval_loss"], int(entry["step"])) for entry in history if "eval_loss" in entry]
+    return min(losses)[1] if losses else None
 
 
 def _cast(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

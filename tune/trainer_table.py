@@ -70,6 +70,16 @@ KEPT: Mapping[str, str] = {
     "model_init_kwargs": "set attention, kernels or precision",
     "trust_remote_code": "code of a model never runs here",
     "push_to_hub": "`tune push` does it, after a verdict",
+    "hub_token": "`tune push` sends; a secret would stand in run.json and in the card",
+    **dict.fromkeys(
+        ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
+        "`tune push` does it, after a verdict",
+    ),
+    "do_train": "`tune sft` trains",
+    "do_eval": "it follows from the validation rows",
+    "do_predict": "`tune validate` asks the student",
+    "restore_callback_states_from_checkpoint": "running again resumes",
+    "enable_jit_checkpoint": "SIGTERM saves a checkpoint as it is",
     "remove_unused_columns": "the collator gets ids and labels alone",
 }
 

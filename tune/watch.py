@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from types import FrameType
 from typing import Any
 
@@ -18,6 +19,7 @@ from synth.core.errors import RunError
 from tune.progress import Progress
 
 _EXPLODED = 3  # Steps over which the loss has to be high before it counts as exploded.
+_EASY = 2.0  # Nats a token: a loss that begins below counts as this one.
 
 Agree = Callable[[Sequence[bool]], Sequence[bool]]
 
@@ -76,7 +78,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         stop, due = self.agree([self._stop_asked.is_set(), due])
         if stop:
             self.interrupted = control.should_training_stop = True
-        if stop or (due and state.global_step < state.max_steps):
+        # After the last step there is nothing to go on to: Trainer would take one more.
+        if (stop or due) and state.global_step < state.max_steps:
             control.should_save = True
         return control
 
@@ -106,6 +109,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         since_best = len(losses) - 1 - losses.index(min(losses))
         if self._early_stopping and since_best >= self._early_stopping and state.global_step < state.max_steps:
             self.stopped_early = control.should_training_stop = True
+            # A checkpoint of this step would be gone on from, past the end.
+            control.should_save = False
         return control
 
     def _report(self, state: Any) -> None:  # noqa: ANN401
@@ -134,11 +139,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
 def _check_explosion(state: Any) -> None:  # noqa: ANN401
     """Stop a training whose loss stands far above where it began: its weights are ruined, more steps would not help."""
-    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-    recent = losses[-_EXPLODED:]
-    if len(losses) > _EXPLODED and min(recent) > min(1.5 * losses[0] + 1, losses[0] + 3):
+    first = next(entry["loss"] for entry in state.log_history if "loss" in entry)
+    latest = (entry["loss"] for entry in reversed(state.log_history) if "loss" in entry)
+    recent = list(islice(latest, _EXPLODED + 1))
+    # Some rows are easier than others, and the first step may have met those alone.
+    start = max(first, _EASY)
+    if len(recent) > _EXPLODED and min(recent[:_EXPLODED]) > min(1.5 * start + 1, start + 3):
         raise RunError(
-            f"the loss explodes: it began at {losses[0]:.2f} and was at least {min(recent):.2f} over the last "
+            f"the loss explodes: it began at {first:.2f} and was at least {min(recent[:_EXPLODED]):.2f} over the last "
             f"{_EXPLODED} steps (now at step {state.global_step})",
             fix="lower --learning-rate to a third, or lengthen --warmup; see the rows with `tune sft RUN --preflight`",
         )
