@@ -12,6 +12,7 @@ from tune.data import open_dataset
 from tune.preflight import examine
 from tune.quiet import quiet
 from tune.setup import settle
+from tune.sft import train
 from tune.student import open_student
 from tune.trainer import Places, StudentTrainer, build_trainer
 from tune.watch import Watch
@@ -51,6 +52,15 @@ def test_the_table_reaches_trl_unchanged(tmp_path: Path) -> None:
 def test_what_is_unknown_or_said_elsewhere_is_refused(tmp_path: Path, table: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         built(tmp_path, **table)
+
+
+@pytest.mark.parametrize("table", [{"lr_scheduler_kwargs": {"x": 1}}, {"neftune_noise_alpha": "abc"}])
+def test_a_value_that_is_only_looked_at_when_training_begins_is_a_plain_error(
+    tmp_path: Path, table: dict[str, object]
+) -> None:
+    settings = config(tiny_student(tmp_path / "tiny"), trainer=table)
+    with pytest.raises(ConfigError, match=r"\[sft\.trainer\]: the training does not begin"):
+        train(filtered_run(tmp_path / "run"), settings)
 
 
 @pytest.mark.parametrize(

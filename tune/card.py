@@ -1,5 +1,6 @@
 """The model card of a candidate: README.md in the hub's format."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ def model_card(report: Mapping[str, Any], *, teacher: str | None) -> str:
     if report["chat_template"] != "own":
         serve += " The base has no chat template of its own: pass `--chat-template THIS_FOLDER/chat_template.jinja`."
     return f"""---
-base_model: {report["student"]}
+base_model: {json.dumps(report["student"])}
 base_model_relation: {"adapter" if adapter else "finetune"}
 library_name: {"peft" if adapter else "transformers"}
 pipeline_tag: text-generation

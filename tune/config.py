@@ -10,7 +10,8 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 # What only an adapter has; a full training with other values here would do the same work.
 _LORA_ONLY = frozenset({"rank", "alpha", "dropout", "target_modules", "rslora", "dora"})
 
-# What changes no weight: names, where it runs, how often it saves, who is told, what it costs.
+# What changes no weight: names, where it runs, how often it saves, who is told, what it costs. How many processes there
+# are does change them; `tune.sft` adds their true number.
 _NOT_DECISIVE = frozenset(
     {
         "candidate", "save_every", "threads", "launcher", "accelerate_config", "processes", "report_to", "hourly_price",

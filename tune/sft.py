@@ -158,6 +158,8 @@ def train(
         clock.mark("imports")
         job = _Job.of(run, config, notes)
         if _finished(job, notes):
+            if heldout is not None:
+                _examined(job, heldout).raise_if_faulty()  # It may not have been there when it was trained.
             report = json.loads((job.folder / "training.json").read_bytes())
             return _result(job, report, notes, trained=False, resumed=None)
         clock.mark("dataset")
@@ -285,7 +287,15 @@ class _Job:
 
     def places(self, setup: Setup) -> Places:
         # A checkpoint has to be of this job, in this arithmetic, in as many parts and steps.
-        how = f"{setup.precision} {setup.processes} {setup.packed} {setup.batch_size} {setup.accumulation}"
+        settled = (
+            setup.precision,
+            setup.attention,
+            setup.processes,
+            setup.packed,
+            setup.batch_size,
+            setup.accumulation,
+        )
+        how = " ".join(map(str, settled))
         seal = f"{stage_fingerprint(self.settings, self.dataset.inputs)} {how}"
         return Places(self.checkpoints, self.run.log_path("sft").parent / "tensorboard" / self.candidate, seal)
 
@@ -417,7 +427,8 @@ def _settled(job: _Job, found: Preflight) -> tuple[Setup, MemoryPlan | None]:
     setup = settle(job.config, job.student, found.train)
     if setup.device == "cpu":
         return setup, None
-    if job.config.gradient_checkpointing is None:
+    # Several processes have to decide alike, and each sees the free memory of its own GPU alone.
+    if job.config.gradient_checkpointing is None and setup.processes == 1:
         kept = replace(setup, checkpointing=False)
         plan = _planned(job, found, kept)
         if plan.need <= _ROOMY * plan.memory.available:
@@ -457,8 +468,15 @@ def _proven(job: _Job, found: Preflight, trainer: StudentTrainer, setup: Setup) 
 def _run(trainer: StudentTrainer, resumed: Checkpoint | None) -> None:
     """Train, and turn what can happen on the way into errors of ours."""
     watch = trainer.watch
-    with _within_memory(), stopping_on_signals(watch):
-        trainer.train_from(None if resumed is None else resumed.step)
+    try:
+        with _within_memory(), stopping_on_signals(watch):
+            trainer.train_from(None if resumed is None else resumed.step)
+    except (TypeError, ValueError) as error:
+        if watch.first_step_at is not None:
+            raise
+        # Some values are only looked at when the optimizer and its schedule are made.
+        said = " ".join(str(error).split())[:400]
+        raise ConfigError(f"the training does not begin ({said})", where="[sft.trainer]") from error
     if watch.interrupted and not watch.stopped_early and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(
             f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}; the checkpoint is saved",

@@ -120,7 +120,6 @@ def build_trainer(
     # Only now is it known how many packed sequences there are.
     per_epoch = steps_per_epoch(len(trainer.train_dataset), setup)
     arguments.eval_steps = max(1, round(per_epoch * config.evaluate_every))
-    trainer.state.eval_steps = arguments.eval_steps
     # Trainer rounds up and begins at nought: of a single step, a warm-up would leave nothing.
     arguments.warmup_steps = _warmup_steps(config, config.steps or per_epoch * config.epochs)
     return trainer
