@@ -19,7 +19,7 @@ class Folds:
     """The students of all folds, with mean and spread of their validation losses, in nats a token.
 
     The losses are those of the weights that were kept. Where the best weights are kept, each of those is the lowest of
-    several, so the mean is a little too good. `spread` is the standard deviation between the folds (of a sample, n - 1).
+    several, so the mean is a little too good. `spread` is the standard deviation between the folds (n - 1).
     """
 
     students: tuple[StudentResult, ...]
