@@ -140,12 +140,13 @@ def run_case(case: Case, named: str, work: Path) -> dict[str, Any]:
     """Plan and train in this process."""
     import torch
 
+    from tune.building import build_trainer
     from tune.config import TuneConfig
     from tune.memory import plan_memory
     from tune.rows import Rendered, Row
     from tune.setup import Setup
     from tune.student import open_student
-    from tune.trainer import Places, build_trainer
+    from tune.trainer import Places
     from tune.watch import Watch
 
     student = open_student(named)

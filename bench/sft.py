@@ -182,7 +182,7 @@ def pack(count: int, lengths: tuple[int, ...] = (2048, 4096, 8192)) -> None:
     import datasets
     from trl.data_utils import pack_dataset
 
-    from tune.trainer import PACKED_TOGETHER
+    from tune.building import PACKED_TOGETHER
 
     datasets.disable_progress_bars()
     print(f"{count} rows each, none longer than 2048 tokens, so that every pack can hold it\n")

@@ -29,7 +29,7 @@ def test_only_the_training_modules_of_tune_import_torch_or_trl() -> None:
         if heavy.search(path.read_text())
     }
     # fmt: off
-    names = ["dora", "order", "parallel", "quantized", "quiet", "rehearsal", "setup", "sft", "student", "trackers",
+    names = ["building", "dora", "order", "parallel", "quantized", "quiet", "rehearsal", "setup", "sft", "student", "trackers",
              "trainer", "watch", "exporting/merge", "exporting/peft_speaker"]
     # fmt: on
     assert importing == {f"tune/{name}.py" for name in names}

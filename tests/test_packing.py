@@ -9,6 +9,7 @@ import torch
 from synth.core.errors import ConfigError
 from tests.runs_for_tests import filtered_run, row, tiny_student
 from tests.trainings import config, report_of
+from tune.building import build_trainer
 from tune.config import TuneConfig
 from tune.data import open_dataset
 from tune.preflight import examine
@@ -17,7 +18,7 @@ from tune.rows import Rendered
 from tune.setup import Setup, settle, steps_per_epoch
 from tune.sft import train
 from tune.student import open_student
-from tune.trainer import Places, StudentTrainer, build_trainer
+from tune.trainer import Places, StudentTrainer
 from tune.watch import Watch
 
 

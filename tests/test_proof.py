@@ -17,9 +17,9 @@ from tune.config import TuneConfig
 from tune.findings import Preflight
 from tune.preflight import examine
 from tune.proof import prove
+from tune.quiet import quiet
 from tune.rows import IGNORED, Dataset, Row
 from tune.student import open_student
-from tune.trainer import quiet
 
 USER, ASSISTANT = (partial(Message, role) for role in ("user", "assistant"))
 LENGTH = 96

@@ -16,10 +16,10 @@ from trl import SFTConfig, SFTTrainer
 from synth.core.records import Message
 from synth.core.resources import resource
 from tests.runs_for_tests import CHATML, tiny_student
+from tune.quiet import quiet
 from tune.rendering import Fault, one_answer_each, render
 from tune.rows import IGNORED, Rendered, Row
 from tune.student import Student, open_student
-from tune.trainer import quiet
 
 USER, ASSISTANT, SYSTEM = (partial(Message, role) for role in ("user", "assistant", "system"))
 

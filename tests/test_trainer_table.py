@@ -8,13 +8,14 @@ import pytest
 from synth.core.errors import ConfigError
 from tests.runs_for_tests import filtered_run, tiny_student
 from tests.trainings import config
+from tune.building import build_trainer
 from tune.data import open_dataset
 from tune.preflight import examine
 from tune.quiet import quiet
 from tune.setup import settle
 from tune.sft import train
 from tune.student import open_student
-from tune.trainer import Places, StudentTrainer, build_trainer
+from tune.trainer import Places, StudentTrainer
 from tune.watch import Watch
 
 
