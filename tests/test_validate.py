@@ -269,6 +269,18 @@ def test_a_dataset_that_changed_after_tuning_is_a_warning(tmp_path: Path) -> Non
     assert any("is not what the candidate was tuned on" in w for w in verdict.warnings)
 
 
+def test_a_student_of_rows_from_elsewhere_is_judged_beside_the_contenders_that_need_no_dataset(tmp_path: Path) -> None:
+    made, heldout = make_run(tmp_path)
+    run = Run.create(tmp_path / "mine")
+    add_candidate(run, "first", tmp_path / "small", digest_file(made.train_path))
+    verdict, *_ = judged(run, heldout, contenders=("base", "tuned"), must_beat=("base",))
+    assert verdict.accepted and any("no dataset of its own" in w for w in verdict.warnings)
+    with pytest.raises(RunError, match="leave few-shot out of --contenders"):
+        judged(run, heldout, contenders=("base", "few-shot", "tuned"), must_beat=("base",))
+    with pytest.raises(RunError, match="passage"):
+        judged(run, heldout, contenders=("base", "retrieval", "tuned"), must_beat=("base",))
+
+
 def test_questions_without_documents_are_a_warning(tmp_path: Path) -> None:
     run, heldout = make_run(tmp_path)
     write_jsonl(heldout, [{k: v for k, v in row.items() if k != "document_id"} for _, row in read_lines(heldout)])

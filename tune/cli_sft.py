@@ -173,7 +173,9 @@ def _train(run: Run, settings: TuneConfig, heldout: Path | None, *, quiet: bool,
         print_json({"run": str(run.path), "sft": result})
         return
     _print(result)
-    stdout.print(f"Next: tune validate {run.path} --heldout FILE", markup=False)
+    # Without a dataset and passages of its own the run has nothing for the other contenders.
+    alone = "" if run.train_path.is_file() else " --contenders base,tuned --must-beat base"
+    stdout.print(f"Next: tune validate {run.path} --heldout FILE{alone}", markup=False)
 
 
 def _folds(run: Run, settings: TuneConfig, heldout: Path | None, *, quiet: bool, as_json: bool) -> None:

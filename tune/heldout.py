@@ -37,13 +37,16 @@ class OpenedSet:
 def open_heldout(run: Run, path: Path) -> OpenedSet:
     """Read the held-out set, and prove that no question of it was trained on word for word.
 
+    A run that was made for rows from elsewhere (`tune sft --data`) has no dataset to prove it on; then that is a doubt.
+
     Raises:
         RecordError: the held-out file is wrong.
         RunError: there is no training set, or questions of the held-out set stand in it.
     """
     heldout = load_heldout(path)
-    rows = tuple(row for _, row in read_lines(run.train_path))
-    if not rows:
+    has_dataset = run.train_path.is_file() or "filter" in run.stages()
+    rows = tuple(row for _, row in read_lines(run.train_path)) if has_dataset else ()
+    if not rows and has_dataset:
         raise RunError("no row was trained on", where=str(run.train_path), fix=f"run `synth filter {run.path}`")
     leaked = leaked_questions(heldout.items, rows)
     if leaked:
@@ -80,6 +83,11 @@ def _doubts(run: Run, heldout: HeldoutSet) -> list[str]:
     """Return what keeps the reader from trusting that the set was sealed."""
     doubts = []
     entry = run.stages().get("filter")
+    if entry is None and not run.train_path.is_file():
+        return [
+            "The run has no dataset of its own, so that no held-out question was trained on is not proved here; "
+            f"`tune sft` proves it when it is given `--heldout {heldout.path.name}`."
+        ]
     inputs = entry.inputs if entry else {}
     used = {digest.sha256 for name, digest in inputs.items() if name.partition(":")[0] == "heldout"}
     if heldout.digest.sha256 not in used:

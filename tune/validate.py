@@ -186,7 +186,7 @@ class _Job:
             self.config.contenders,
             rows=self.opened.rows,
             passages=[Passage.from_json(row) for _, row in read_lines(self.run.passages_path)]
-            if self._looks_up
+            if self._looks_up and self.run.passages_path.is_file()
             else [],
             examples=self.config.examples,
             top=self.config.passages,
@@ -258,7 +258,8 @@ class _Job:
 
     def _warnings(self, left_out: int) -> list[str]:
         warnings = [*self.opened.warnings]
-        if self.candidate.data.get("dataset/train.jsonl") != self.inputs["dataset/train.jsonl"].sha256:
+        dataset = self.inputs.get("dataset/train.jsonl")
+        if dataset is not None and self.candidate.data.get("dataset/train.jsonl") != dataset.sha256:
             warnings.append(
                 "dataset/train.jsonl is not what the candidate was tuned on: that no held-out question was trained on "
                 "is proved of the dataset as it is now, and few-shot examples come from it. `tune sft` again to "
