@@ -91,7 +91,7 @@ class Completion:
 
     `logprobs` has each token's text and its log probability (natural, before sampling settings and schema); it is
     empty where the endpoint was not asked for it. `reasoning` is what a reasoning model thought before its
-    answer; `text` and `logprobs` are the answer alone.
+    answer; `text` and `logprobs` are the answer alone. `seconds` is what the call took, 0 where nobody timed it.
     """
 
     text: str
@@ -100,6 +100,7 @@ class Completion:
     key: str = ""
     logprobs: tuple[tuple[str, float], ...] = ()
     reasoning: str = ""
+    seconds: float = 0.0
 
     def json(self) -> Any:  # noqa: ANN401  (whatever JSON the schema asked for)
         """Return the reply parsed as JSON.
@@ -140,6 +141,8 @@ class Completion:
             response["logprobs"] = [[token, round(value, 3)] for token, value in self.logprobs]
         if self.reasoning:
             response["reasoning"] = self.reasoning
+        if self.seconds:
+            response["seconds"] = round(self.seconds, 4)
         return response
 
     @classmethod
@@ -147,7 +150,8 @@ class Completion:
         """Build a completion from the response part of a journal line."""
         logprobs = tuple((token, value) for token, value in data.get("logprobs", ()))
         usage, reasoning = Usage(**data["usage"]), data.get("reasoning", "")
-        return cls(data["text"], data["finish_reason"], usage, key, logprobs, reasoning)
+        seconds = data.get("seconds", 0.0)
+        return cls(data["text"], data["finish_reason"], usage, key, logprobs, reasoning, seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -18,13 +18,17 @@ from synth.core.jsonl import FileDigest, digest_file, read_lines
 from synth.core.records import content_id
 from synth.core.schemas import check
 
+# What the items of a set ask for: an answer, a label (a class or a grade), or a text that is compared with references.
+Task = Literal["qa", "labels", "free"]
+
 
 @dataclass(frozen=True, slots=True)
 class HeldoutItem:
     """A human question with every answer that counts as right.
 
     `document_id` groups questions about one text: intervals are clustered by it. Where the file names
-    none, the question's own id stands in.
+    none, the question's own id stands in. `unanswerable` items have no answer: a refusal is right. `label` is the right
+    label of an item of a label set, and its one answer.
     """
 
     id: str
@@ -32,15 +36,22 @@ class HeldoutItem:
     answers: tuple[str, ...]
     document_id: str
     context: str = ""
+    unanswerable: bool = False
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HeldoutSet:
-    """The items in file order and the digest of the file that they came from."""
+    """The items in file order and the digest of the file that they came from.
+
+    `labels` are those of a label set, in the order of grades where all are numbers.
+    """
 
     items: tuple[HeldoutItem, ...]
     digest: FileDigest
     path: Path
+    task: Task = "qa"
+    labels: tuple[str, ...] = ()
 
 
 def load_heldout(path: Path) -> HeldoutSet:
