@@ -236,7 +236,7 @@ def test_a_run_without_a_student_names_the_command(tmp_path: Path) -> None:
         validate(run, ValidateConfig(heldout=tmp_path / "h.jsonl"))
 
 
-def test_a_held_out_question_in_the_training_set_stops_the_command(tmp_path: Path) -> None:
+def test_a_held_out_question_in_the_training_set_is_named_in_a_warning(tmp_path: Path) -> None:
     run, heldout = make_run(tmp_path)
     with run.train_path.open("ab") as file:
         leak = {"role": "user", "content": "How heavy is part 0  of GADGET 3?"}
@@ -247,8 +247,9 @@ def test_a_held_out_question_in_the_training_set_stops_the_command(tmp_path: Pat
             "completion": [{"role": "assistant", "content": "x"}],
         }
         file.write(orjson.dumps(row) + b"\n")
-    with pytest.raises(RunError, match=r"1 of 36 held-out questions .* `synth filter .* --heldout"):
-        judged(run, heldout)
+    verdict, *_ = judged(run, heldout)
+    said = next(w for w in verdict.warnings if "stand in the training set" in w)
+    assert said.startswith("1 of 36 held-out questions") and "(1 word for word)" in said and "ffffffffffffffff" in said
 
 
 def test_a_dataset_that_was_not_decontaminated_is_a_loud_warning(tmp_path: Path) -> None:

@@ -101,6 +101,12 @@ def _load(path: Path) -> HumanFile:
         RunError: the file cannot be read.
     """
     found = load_heldout(path)
+    if found.task == "labels":
+        raise RecordError(
+            "the file has labels, and calibration needs answers",
+            where=str(path),
+            fix="name a file of questions with their answers and passages",
+        )
     squad = path.suffix.lower() == ".json"
     places = _places(path) if squad else {}
     pairs = tuple(
@@ -113,14 +119,17 @@ def _load(path: Path) -> HumanFile:
             tuple(_start(answer, item.context, places.get((item.id, answer), -1)) for answer in item.answers),
         )
         for item in found.items
-        if item.context.strip()
+        if item.context.strip() and not item.unanswerable
     )
     if not pairs:
         raise RecordError(
-            "no question has a passage", where=str(path), fix="give each question its passage as `context`"
+            "no question has a passage and an answer",
+            where=str(path),
+            fix="give each question its passage as `context`",
         )
     unanswerable = tuple(_impossible(path)) if squad else ()
-    return HumanFile(path, found.digest.sha256, pairs, unanswerable, len(found.items) - len(pairs))
+    without_passage = sum(not item.context.strip() for item in found.items)
+    return HumanFile(path, found.digest.sha256, pairs, unanswerable, without_passage)
 
 
 def _start(answer: str, context: str, said: int) -> int:
@@ -129,7 +138,7 @@ def _start(answer: str, context: str, said: int) -> int:
 
 def _entries(path: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Yield the document, the passage and each question of a SQuAD file that `load_heldout` has read."""
-    for number, article in enumerate(orjson.loads(path.read_bytes())["data"]):
+    for number, article in enumerate(orjson.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))["data"]):
         for paragraph in article["paragraphs"]:
             for qa in paragraph["qas"]:
                 yield str(article.get("title") or number), paragraph["context"], qa

@@ -119,7 +119,7 @@ class HeldoutIndex:
         windows: dict[Words, _Window] = {}
         for number, question in enumerate(self._questions):
             self._add_question(number, question, windows)
-            for answer in self.items[number].answers:
+            for answer in self.items[number].worded_answers:
                 words = atoms(answer)
                 if len(words) >= _length(words, NGRAM):
                     for run in _runs(words, min(len(words), _length(words, _ANSWER_NGRAM))):
@@ -245,7 +245,7 @@ class HeldoutIndex:
                 size = _extent(self._questions[number].words, offset, words, place)
                 _note(found, number, "ngram", part, f"{size} words in a row")
             for number in window.answers:
-                whole = [said for text in self.items[number].answers if _stands(run, said := atoms(text))]
+                whole = [said for text in self.items[number].worded_answers if _stands(run, said := atoms(text))]
                 size = max((len(said) for said in whole if _stands(said, words)), default=0)
                 detail = f"all {size} words of its answer" if size else f"{len(run)} words of its answer or more"
                 _note(found, number, "exact" if size else "ngram", part, detail)

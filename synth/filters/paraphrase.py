@@ -175,7 +175,7 @@ class RewordedIndex:
     def __init__(self, items: Sequence[HeldoutItem], embedder: "Embedder", closeness: Closeness | None = None) -> None:
         self._embedder = embedder
         self._closeness = closeness or Closeness()
-        self._items = [_Asked.of(item.question, item.answers) for item in items]
+        self._items = [_Asked.of(item.question, item.worded_answers) for item in items]
         self._answer_words = [frozenset().union(*(said.own for said in asked.answers)) for asked in self._items]
         self.vectors = embedder.embed([item.question for item in items])
 
