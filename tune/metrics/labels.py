@@ -83,7 +83,9 @@ def _found(pattern: re.Pattern[str], text: str, wanted: Mapping[str, str]) -> li
     """Return the labels in `text` with where they begin and end, in order."""
     found = []
     for match in pattern.finditer(text):
-        label = wanted[match.group().casefold()]
+        label = wanted.get(match.group().casefold())
+        if label is None:
+            continue  # the two ways of ignoring case differ in a few letters
         if len(label) == 1 and label.isalpha():
             if match.group() != label:
                 continue
