@@ -16,10 +16,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from synth.core.embedding import Embedder, load_embedder
 from synth.core.heldout import HeldoutItem, load_heldout
 from synth.core.records import Passage, Record
 from synth.filters.decontamination import HeldoutIndex
-from synth.filters.embedding import Embedder, load_embedder
 from synth.filters.paraphrase import Closeness, RewordedIndex, semantic_leaks
 
 SETTINGS = (

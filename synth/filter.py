@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from synth.core.embedding import load_embedder
 from synth.core.errors import RunError
 from synth.core.heldout import HeldoutSet
 from synth.core.records import Decision, Record
@@ -28,7 +29,6 @@ from synth.filtering.passes import Filtering, Heldout, Progress
 from synth.filtering.plan import Plan, check_rules
 from synth.filtering.table import TableBuilder
 from synth.filters.base import Scorer
-from synth.filters.embedding import load_embedder
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from synth.core import embedding
+from synth.core.embedding import Embedder, load_embedder
 from synth.core.errors import ConfigError
-from synth.filters import embedding
-from synth.filters.embedding import Embedder, load_embedder
 
 needs_wordllama = pytest.mark.skipif(
     importlib.util.find_spec("wordllama") is None, reason="wordllama is not installed (the extra `semantic`)"

@@ -4,8 +4,8 @@ import json
 import numpy as np
 import pytest
 
+from synth.core.embedding import Embedder, load_embedder
 from synth.core.heldout import HeldoutItem
-from synth.filters.embedding import Embedder, load_embedder
 from synth.filters.paraphrase import Closeness, RewordedIndex, asks, contradict, semantic_leaks
 from tests.conftest import CHECKOUT
 

@@ -7,9 +7,9 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
+from synth.core.embedding import Embedder
 from synth.core.records import Record
 from synth.filters.decontamination import HeldoutIndex
-from synth.filters.embedding import Embedder
 from synth.filters.leaks import Leak
 from synth.filters.paraphrase import RewordedIndex
 from synth.filters.semantic import On, pair_vectors

@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 import orjson
 
+from synth.core.embedding import Embedder, load_embedder
 from synth.core.errors import RunError, did_you_mean
 from synth.core.heldout import HeldoutSet, load_heldout
 from synth.core.jsonl import FileDigest, digest_file, read_blocks, write_json
@@ -35,7 +36,6 @@ from synth.filtering.spool import Spool
 from synth.filtering.table import Columns, TableBuilder
 from synth.filtering.workers import Workers
 from synth.filters.base import failed_reasons
-from synth.filters.embedding import Embedder, load_embedder
 from synth.filters.find import scorer_digests
 from synth.filters.leaks import Leak, LeakReport
 from synth.filters.pii import mask_messages, pii_scorer

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from synth.filters.embedding import Vectors
+    from synth.core.embedding import Vectors
 
 # N-grams of one length that are held: 8 MiB of hashes. Beyond, a share of them chosen by hash stands for all.
 _HELD = 1 << 20

@@ -17,7 +17,7 @@ from synth.filters.decontamination import atoms
 from synth.filters.words import NUMBER_WORDS, STOPWORDS, names, numbers, stem
 
 if TYPE_CHECKING:
-    from synth.filters.embedding import Embedder, Vectors
+    from synth.core.embedding import Embedder, Vectors
 
 _STOP = frozenset(word.replace("'", "") for word in STOPWORDS)
 _NEGATIVE = re.compile(r"\b(?:no|not|never|none|nothing|cannot|without|nor)\b|n['’]t\b", re.IGNORECASE)

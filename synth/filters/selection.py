@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from synth.filters.embedding import Vectors
+    from synth.core.embedding import Vectors
 
 Mode = Literal["spread", "coverage"]
 

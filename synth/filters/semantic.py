@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from synth.filters.embedding import Vectors
+    from synth.core.embedding import Vectors
 
 EXACT_UP_TO = 50_000
 # Rows that are decided at a time.

@@ -1,4 +1,4 @@
-"""What an answer is measured by: SQuAD's exact match and F1 (synth/core/squad.py), and the mean over answers."""
+"""What an answer is measured by. `find_metrics` says by which metrics, `score_all` (scoring.py) measures."""
 
 from collections.abc import Iterable
 

@@ -1,0 +1,101 @@
+"""What supports an answer; on human data the two rates that say what the measure is worth."""
+
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from synth.core.heldout import HeldoutItem, load_heldout
+from synth.core.records import Passage
+from tune.metrics.support import Support
+
+KETTLE = "The kettle holds 1.7 litres. Descale it every six weeks with citric acid. It weighs 1,200 grams."
+GARDEN = "The garden opens at eight. Dogs are not allowed on the lawn, and the gardener locks the gate."
+
+
+def passage(text: str, document: str = "d") -> Passage:
+    return Passage(document, text, 0, len(text))
+
+
+def item(question: str, context: str = "") -> HeldoutItem:
+    return HeldoutItem("i", question, (), "d", context)
+
+
+HOW_OFTEN = item("How often must the kettle be descaled?")
+
+
+@pytest.mark.parametrize(
+    ("answer", "supported"),
+    [
+        ("every six weeks", True),
+        ("Every 6 weeks.", True),
+        ("every ten weeks", False),
+        ("The kettle must be descaled every six weeks, with citric acid.", True),
+        ("The kettle must be descaled every seven weeks, with citric acid.", False),
+        ("with vinegar", False),
+        ("It weighs 1200 grams", True),
+        ("1.70 litres", True),
+        ("17 litres", False),
+        ("The butler descales the kettle.", False),
+        # A word of another passage does not help: all of it has to stand in one.
+        ("The gardener descales it with citric acid.", False),
+    ],
+)
+def test_an_answer_is_supported_by_its_numbers_and_content_words_in_one_passage(answer: str, supported: bool) -> None:
+    assert Support([passage(KETTLE), passage(GARDEN)]).supported(HOW_OFTEN, answer) is supported
+
+
+def test_what_says_nothing_is_neither_supported_nor_not() -> None:
+    support = Support([passage(KETTLE)])
+    for answer in ("Yes.", "No", "I do not have that information.", "", "…"):
+        assert support.supported(HOW_OFTEN, answer) is None
+    assert Support().supported(HOW_OFTEN, "every six weeks") is None
+    assert Support([passage(GARDEN)]).supported(item("Who?"), "the gardener") is None
+
+
+def test_words_of_the_question_support_nothing_unless_the_answer_chooses_between_them() -> None:
+    asked = item("Does the garden open at eight or at nine, and who locks the gate?")
+    support = Support([passage(GARDEN)])
+    assert support.supported(asked, "eight") is True
+    assert support.supported(asked, "nine") is False
+    assert support.supported(asked, "The porter locks the gate.") is False
+
+
+def test_the_own_passage_comes_first_and_is_looked_in_without_a_run() -> None:
+    own = item("What is allowed?", GARDEN)
+    support = Support([passage(KETTLE), passage("What is allowed is not always good.")])
+    assert support.passages_for(own) == (GARDEN, "What is allowed is not always good.")
+    assert support.passages_for(own, "not always good")[0] == "What is allowed is not always good."
+    assert Support().supported(own, "dogs on the lawn") is True
+
+
+def test_a_script_without_spaces_is_looked_for_as_it_is() -> None:
+    asked = item("水壺多久除垢一次？", "水壺應每六週除垢一次。")
+    assert Support().supported(asked, "每六週") is True
+    assert Support().supported(asked, "每七週") is False
+
+
+def test_passages_without_words_and_questions_without_words_find_nothing() -> None:
+    assert Support([passage("…")]).passages_for(HOW_OFTEN) == ()
+    assert Support([passage(KETTLE)]).passages_for(item("?")) == ()
+
+
+@pytest.mark.shared
+def test_human_answers_are_supported_and_those_of_other_questions_are_not() -> None:
+    folder = os.environ.get("SYNTH_SHARED_DATA")
+    if not folder or not (Path(folder) / "xquad.en.json").is_file():
+        pytest.skip("set SYNTH_SHARED_DATA to the folder of xquad.en.json")
+    items = load_heldout(Path(folder) / "xquad.en.json").items
+    passages = [passage(text) for text in dict.fromkeys(one.context for one in items)]
+    support, rng = Support(passages), random.Random(0)
+    right, found, wrong = [], [], []
+    for one in items:
+        other = rng.choice([a for a in items if a.document_id != one.document_id])
+        right.append(support.supported(one, one.answers[0]))
+        found.append(support.supported(replace(one, context=""), one.answers[0]))
+        wrong.append(support.supported(one, other.answers[0]))
+    rates = [sum(filter(None, told)) / sum(one is not None for one in told) for told in (right, found, wrong)]
+    # Measured: 99.9 % with the item's own passage, 97.8 % without it, 1.7 % for answers about other documents.
+    assert rates[0] > 0.99 and rates[1] > 0.97 and rates[2] < 0.03, rates
