@@ -190,7 +190,7 @@ def test_clustered_intervals_hold_the_truth_as_often_as_they_say_and_unclustered
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", ["em", "f1"])
 def test_intervals_and_tests_are_right_as_often_as_the_documentation_says(metric: Metric) -> None:
-    simulations = 2000
+    simulations = 4000
     # One standard error of a share of 95 (or 5) %; a single kind may be off by three of them, all kinds together hardly.
     error = 100 * math.sqrt(0.95 * 0.05 / simulations)
     kinds = [kind for kind in promised() if kind.metric == metric]
