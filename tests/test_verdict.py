@@ -74,6 +74,7 @@ def test_a_clear_lead_over_all_that_must_be_beaten_is_accepted() -> None:
     assert verdict.text.startswith("Accept. On 48 held-out items about 12 documents the tuned student scores F1 ")
     assert ", clear of zero." in verdict.text
     assert "Retrieval with the untuned model scores" in verdict.text and "points below the student" in verdict.text
+    assert "Not looked at: regression and unsupported." in verdict.text
     assert verdict.decided_by == "beats:few-shot"
     assert verdict.next == "Promote it: `tune promote RUN first`."
     assert [(check.name, check.passed) for check in verdict.checks] == [

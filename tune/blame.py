@@ -123,12 +123,13 @@ def _contaminated(case: _Case) -> Iterable[Finding]:
         and (gap := case.every.gap(name, case.metric)) is not None
         and clears(gap.low, case.rule.margin)
     ]
-    if not (only_there or ("enough" in case.failed and enough)):
+    too_few = "enough" in case.failed and enough
+    if not (too_few or only_there):
         return
     what = (
-        f"It would beat {named(only_there[0])} with them, and does not without them."
-        if only_there
-        else f"Without them {counted(case.clean.items, 'item')} are left."
+        f"Without them there are too few: {counted(case.clean.items, 'item')}."
+        if too_few
+        else f"It would beat {named(only_there[0])} with them, and does not without them."
     )
     yield Finding(
         "contaminated",

@@ -83,7 +83,7 @@ def _bullets(lines: Iterable[str]) -> str:
 
 def _plain(text: object) -> str:
     """Return one line without HTML: names of files and models are others' words, and may not make markup."""
-    return re.sub(r"\s+", " ", str(text)).replace("<", "&lt;").strip()
+    return re.sub(r"([\[\]])", r"\\\1", re.sub(r"\s+", " ", str(text))).replace("<", "&lt;").strip()
 
 
 def _code(text: str) -> str:

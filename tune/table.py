@@ -5,14 +5,17 @@ from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from tune.contenders import STUDENT
 from tune.sheet import Gap, Row, Sheet
 from tune.verdict import Verdict
-from tune.wording import bounds, counted, metric_words, percent, points
+from tune.wording import bounds, counted, metric_words, notes, percent, points
 
 # The figures of label sets that have a column of their own; accuracy is the metric `correct`.
 _LABELS = {"macro_f1": "macro F1", "qwk": "kappa", "roc_auc": "ROC AUC"}
+
+_SIGNS = {True: ("passed", "green"), False: ("failed", "bold red"), None: ("not looked at", "yellow")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,26 @@ def table(verdict: Verdict) -> RenderableType:
     every.title = f"all {counted(verdict.all.items, 'item')}"
     clean.title = f"{counted(verdict.clean.items, 'clean item')}, which decide"
     return Group(every, clean)
+
+
+def report(verdict: Verdict) -> RenderableType:
+    """Return the whole verdict for a terminal: tables, words, checks, causes, and what to do next."""
+    parts: list[RenderableType] = [table(verdict), Text(), Text(verdict.text), Text(), _checks(verdict)]
+    if verdict.findings:
+        parts += [Text(), Text("Why, the surest first:")]
+        parts += [Text(f"- {held.cause} ({held.certainty}). {held.said}") for held in verdict.findings]
+    said = notes(verdict)
+    if said:
+        parts += [Text(), *map(Text, said)]
+    return Group(*parts, Text(), Text(f"Next: {verdict.next}", style="bold"))
+
+
+def _checks(verdict: Verdict) -> Table:
+    shown = Table(box=None, pad_edge=False, show_header=False)
+    for check in verdict.checks:
+        sign, style = _SIGNS[check.passed]
+        shown.add_row(Text(sign, style=style), Text(check.name), Text(check.said))
+    return shown
 
 
 def columns(verdict: Verdict, sheet: Sheet) -> list[Column]:
@@ -84,9 +107,9 @@ def _table(verdict: Verdict, sheet: Sheet) -> Table:
     held = columns(verdict, sheet)
     shown = Table(box=None, pad_edge=False, title_justify="left", caption_justify="left")
     for column in held:
-        shown.add_column(column.heading, justify="left" if column is held[0] else "right")
+        shown.add_column(Text(column.heading), justify="left" if column is held[0] else "right")
     for row in sheet.rows:
-        shown.add_row(*(column.cell(row) for column in held))
+        shown.add_row(*(Text(column.cell(row)) for column in held))
     shown.caption = caption(sheet) or None
     return shown
 

@@ -50,9 +50,16 @@ def explain(verdict: "Verdict") -> str:
     else:
         first = "Accept."
     sentences = [check.said for check in failed] or [by_name[verdict.decided_by].said]
+    if not failed and (skipped := [check.name for check in verdict.checks if check.passed is None]):
+        sentences.append(f"Not looked at: {in_a_row(skipped)}.")
     exact = [gap for name in rule.must_beat if (gap := sheet.gap(name, "em")) and verdict.metric != "em"]
     sentences += [_exact(gap) for gap in exact if _worse(gap)]
-    told = {check.name for check in failed} | {verdict.decided_by}
+    told = {check.name for check in failed}
+    retrieval = by_name.get("retrieval")
+    if retrieval is not None and retrieval.passed and (retrieval.numbers["low"] or 0.0) <= 0:
+        # Passed for being cheaper: the numbers of that are worth more than the score alone.
+        sentences.append(retrieval.said)
+        told.add("retrieval")
     others = [row for row in sheet.rows if row.contender not in (STUDENT, *rule.must_beat, *told)]
     sentences += [said for row in others if (said := _reported(row, verdict))]
     if failed and verdict.reach is not None:
