@@ -14,7 +14,7 @@ from rich.console import Console
 
 from synth.core.errors import ConfigError, RecordError
 from synth.core.schemas import check
-from tune.evidence import Confidence, CurvePoint, Evidence, Latency, Measured, Reach, Refusals, RegressionSet
+from tune.evidence import Confidence, CurvePoint, Evidence, Latency, Measured, Refusals, RegressionSet
 from tune.rules import cheaper_in
 from tune.scores import Score
 from tune.sheet import Row
@@ -340,6 +340,16 @@ def test_missing_contenders_and_unequal_items_are_refused() -> None:
         judge(held[1:], Rule())
 
 
+def test_a_verdict_says_what_its_set_can_show() -> None:
+    held = scores({"base": 0.4, "few-shot": 0.1, "tuned": 0.405}, spread=0.3)
+    verdict = judge(held, Rule(), evidence=Evidence(target=3.0))
+    reach, error = verdict.reach, verdict.gap("base").standard_error
+    assert reach is not None and error is not None and reach.detectable is not None and reach.items_needed is not None
+    assert (reach.items, reach.documents, reach.target) == (48, 12, 3.0)
+    assert 2.8 * error < reach.detectable < 3.3 * error and reach.items_needed > 48
+    assert reach.said in verdict.text and "48 items" in reach.said
+
+
 def full() -> Verdict:
     """A verdict with everything in it."""
     means = {"base": 0.05, "few-shot": 0.2, "retrieval": 0.62, "tuned": 0.5, "teacher": 0.8, "candidate:second": 0.4}
@@ -364,7 +374,7 @@ def full() -> Verdict:
         measure=measure,
         regression=[RegressionSet("manners", scores({"base": 0.5, "tuned": 0.45}), "f1")],
         training={"train_loss": 0.1, "validation_loss": 3.0},
-        reach=Reach(44, 11, 9.5, 5.0, 160, "With 44 items a difference under 9.5 points cannot be seen."),
+        target=2.0,
     )
     return judge(held, Rule(resamples=1000), evidence=evidence, subject=SUBJECT, warnings=["A doubt."])
 

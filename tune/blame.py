@@ -9,17 +9,17 @@ A cause is named only where its numbers are there, and each says how sure it is:
 The first finding is the advice of the verdict. The lines are rules of thumb, not measured ones.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import Any, Literal
 
 from tune.contenders import STUDENT
 from tune.evidence import Distance, Evidence
+from tune.power import found
 from tune.rules import Check, Number, Regression, Rule, clears
 from tune.sheet import UNSUPPORTED, Gap, Sheet
-from tune.wording import counted, metric_words, named, percent, points
+from tune.statistics import Difference
+from tune.wording import counted, metric_words, named, points
 
 Certainty = Literal["clear", "likely", "possible"]
 
@@ -39,8 +39,6 @@ FAR_AHEAD = 10.0
 POOR_TEACHER = {"f1": 50.0, "em": 30.0, "correct": 50.0}
 # From this share of answers cut off on, max_tokens is a cause.
 CUT_OFF = 0.05
-# The chance of seeing a difference that is as large as the one that was found.
-POWER = 0.8
 # With so many times the items, more of them is a way out.
 WITHIN_REACH = 4.0
 
@@ -106,9 +104,9 @@ def find_causes(
     """
     failed = {check.name: check for check in checks if check.passed is False}
     case = _Case(every, clean, failed, regressions, rule, metric, evidence)
-    found = [finding for search in _SEARCHES for finding in search(case)]
-    found.sort(key=lambda finding: _ORDER.index(finding.certainty))  # stable: within a certainty the searches' order
-    return tuple(found) or (_unknown(case),)
+    causes = [finding for search in _SEARCHES for finding in search(case)]
+    causes.sort(key=lambda finding: _ORDER.index(finding.certainty))  # stable: within a certainty the searches' order
+    return tuple(causes) or (_unknown(case),)
 
 
 def _contaminated(case: _Case) -> Iterable[Finding]:
@@ -153,9 +151,9 @@ def _too_few(case: _Case) -> Iterable[Finding]:
             {"items": case.clean.items, "documents": case.clean.documents},
         )
         return
-    for gap, line, words in _undecided(case):
-        room = gap.points - line if words != UNSUPPORTED else line - gap.points
-        needed = _needed(gap, room, rule.confidence)
+    for gap, documents, line, words in _undecided(case):
+        difference = Difference(gap.points, gap.items, documents, standard_error=gap.standard_error)
+        needed = found(difference, abs(gap.points - line)).items_needed
         if needed is None:
             continue
         within = needed <= WITHIN_REACH * gap.items
@@ -164,7 +162,7 @@ def _too_few(case: _Case) -> Iterable[Finding]:
             "likely" if within else "possible",
             f"{words[0].upper()}{words[1:]}: the difference of {points(gap.points)} points is on the right side of its "
             f"line, and its interval is too wide to say so. Were it the true one, about {needed:,} items would show it "
-            f"({percent(POWER)} of the time); there are {gap.items:,}.",
+            f"four times in five; there are {gap.items:,}.",
             f"Gather more held-out questions, about {needed:,} in all, of new documents."
             if within
             else f"Do not wait for more questions: about {needed:,} would be needed. Make the student better first.",
@@ -173,36 +171,25 @@ def _too_few(case: _Case) -> Iterable[Finding]:
         return
 
 
-def _undecided(case: _Case) -> Iterable[tuple[Gap, float, str]]:
-    """Return the differences of failed checks that lie on the right side of their line, with the line."""
+def _undecided(case: _Case) -> Iterable[tuple[Gap, int, float, str]]:
+    """Return the differences of failed checks that lie on the right side of their line: documents, line and words."""
+    documents = case.clean.documents
     for name in case.failed:
         kind, _, rest = name.partition(":")
         if kind == "beats" and (gap := case.clean.gap(rest, case.metric)) and gap.points > case.rule.margin:
-            yield gap, case.rule.margin, f"against {named(rest)}"
+            yield gap, documents, case.rule.margin, f"against {named(rest)}"
         elif name == "retrieval" and (gap := case.clean.gap(name, case.metric)):
             line = -case.rule.retrieval_margin
             if gap.points > line and not clears(gap.low, line):
-                yield gap, line, f"against {named(name)}"
+                yield gap, documents, line, f"against {named(name)}"
         elif kind == "regression":
             held = next(one for one in case.regressions if one.name == rest)
             if held.gap and held.gap.points > -case.rule.regression_margin:
-                yield held.gap, -case.rule.regression_margin, f"on {rest}"
+                yield held.gap, held.documents, -case.rule.regression_margin, f"on {rest}"
         elif name == UNSUPPORTED:
             gap = case.clean.gap("base", name)
             if gap and gap.points < case.rule.unsupported_margin:
-                yield gap, case.rule.unsupported_margin, UNSUPPORTED
-
-
-def _needed(gap: Gap, room: float, confidence: float) -> int | None:
-    """Return how many items would show a difference of this size, were it the true one; None where that is not known.
-
-    The error is taken to shrink with the root of the number of items, at the same number of items a document.
-    """
-    if gap.standard_error is None or room <= 0:
-        return None
-    quantiles = NormalDist().inv_cdf(0.5 + confidence / 2) + NormalDist().inv_cdf(POWER)
-    needed = math.ceil(gap.items * (quantiles * gap.standard_error / room) ** 2)
-    return max(gap.items + 1, needed if needed < 100 else 10 * math.ceil(needed / 10))
+                yield gap, documents, case.rule.unsupported_margin, UNSUPPORTED
 
 
 def _teacher(case: _Case) -> Iterable[Finding]:

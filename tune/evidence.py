@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from synth.core.heldout import Task
+from tune.power import TARGET
 from tune.scores import Score
 
 
@@ -82,18 +83,6 @@ class Distance:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """What the held-out set can show: the smallest difference in points that it can see, and what more would take."""
-
-    items: int
-    documents: int
-    detectable: float | None
-    target: float
-    items_needed: int | None
-    said: str
-
-
-@dataclass(frozen=True, slots=True)
 class RegressionSet:
     """Scores of base and tuned on a set of other questions, to see what was forgotten. `metric` decides."""
 
@@ -118,7 +107,7 @@ class Evidence:
         regression: other questions, asked of base and tuned.
         training: the candidate's training.json.
         distance: of the users' questions to the dataset's.
-        reach: what the set can show.
+        target: the difference in points that the held-out set should be able to show.
     """
 
     task: Task = "qa"
@@ -128,4 +117,4 @@ class Evidence:
     regression: Sequence[RegressionSet] = ()
     training: Mapping[str, Any] | None = None
     distance: Distance | None = None
-    reach: Reach | None = None
+    target: float = TARGET

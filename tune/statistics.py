@@ -269,7 +269,7 @@ def _partings(sums: "Numbers", sizes: "Numbers", resamples: int, rng: np.random.
     every = clusters < 63 and 2**clusters <= resamples
     both = np.stack([sums, sizes], axis=1)
     # One matrix product gives the sums and the sizes of one part; the other part has the rest.
-    rows = _every_part(clusters) if every else _random_parts(clusters, resamples, rng)
+    rows = _every_part(clusters) if every else random_parts(clusters, resamples, rng)
     parts = np.concatenate([part @ both for part in rows])
     total, size = both.sum(axis=0)
     filled = (parts[:, 1] > 0) & (parts[:, 1] < size)
@@ -287,7 +287,8 @@ def _every_part(clusters: int) -> Iterator["Numbers"]:
         start += rows
 
 
-def _random_parts(clusters: int, resamples: int, rng: np.random.Generator) -> Iterator["Numbers"]:
+def random_parts(clusters: int, resamples: int, rng: np.random.Generator) -> Iterator["Numbers"]:
+    """Yield matrices with `resamples` rows in all: 1 where a document is in the one part, 0 where in the other."""
     for rows in _batches(resamples, clusters):
         bits = np.frombuffer(rng.bytes(rows * ((clusters + 7) // 8)), np.uint8).reshape(rows, -1)
         yield np.unpackbits(bits, axis=1, count=clusters).astype(np.float64)

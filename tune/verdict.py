@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Self
 from synth.core.errors import ConfigError, SynthError, did_you_mean
 from tune.blame import Finding, find_causes
 from tune.contenders import STUDENT
-from tune.evidence import Evidence, Reach, RegressionSet
+from tune.evidence import Evidence, RegressionSet
+from tune.power import found
 from tune.rules import DECIDING, Check, Regression, Rule, run_checks
 from tune.scores import Score
 from tune.sheet import ByContender, Gap, Row, Sheet, difference, in_order, make_sheet, mean_points
+from tune.statistics import Difference
 from tune.wording import explain, many_cut_off, metric_words
 
 if TYPE_CHECKING:
@@ -28,6 +30,22 @@ __all__ = ["Check", "Finding", "Gap", "Row", "Rule", "Score", "Sheet", "Verdict"
 VERDICT_VERSION = 2
 
 _AGAIN = "run `tune validate` once more: answered calls come from the journal"
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What the held-out set can show (tune/power.py), by the difference that was closest to failing.
+
+    `detectable` is the least difference in points that it can see, `items_needed` what it takes to see `target`; None
+    where the set cannot tell.
+    """
+
+    items: int
+    documents: int
+    detectable: float | None
+    target: float
+    items_needed: int | None
+    said: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +213,7 @@ def judge(
         all=every,
         clean=clean,
         regressions=regressions,
-        reach=held.reach,
+        reach=_reach(clean, rule, metric, held.target),
         warnings=(*warnings, *many_cut_off(every.rows)),
         subject=subject or {},
     )
@@ -223,6 +241,24 @@ def _regression(held: RegressionSet, rule: Rule) -> Regression:
     values = {name: mean_points(scores[name], held.metric) for name in ("base", STUDENT)}
     documents = len({score.document_id for score in scores[STUDENT]})
     return Regression(held.name, held.metric, len(scores[STUDENT]), documents, values["base"], values[STUDENT], gap)
+
+
+def _reach(sheet: Sheet, rule: Rule, metric: str, target: float) -> Reach | None:
+    gaps = [gap for name in rule.must_beat if (gap := sheet.gap(name, metric)) is not None]
+    if not gaps:
+        return None
+    closest = min(gaps, key=lambda gap: gap.points if gap.low is None else gap.low)
+    power = found(
+        Difference(closest.points, closest.items, sheet.documents, standard_error=closest.standard_error), target
+    )
+    return Reach(
+        items=power.items,
+        documents=power.documents,
+        detectable=None if power.detectable is None else round(power.detectable, 4),
+        target=power.target,
+        items_needed=power.items_needed,
+        said=power.said(),
+    )
 
 
 def _decided_by(checks: Sequence[Check]) -> str:
