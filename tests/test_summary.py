@@ -46,7 +46,7 @@ def test_the_summary_has_all_that_a_reviewer_asks_for() -> None:
     assert "refuses 50 % of the questions that have no answer" in text
     assert "own confidence tells right answers from wrong ones with a ROC AUC of 0.75" in text
     assert "(confidence from 0.62 on, 50 % of the items), it scores F1 75.0." in text
-    assert "1 prompt had to be shortened" in text
+    assert "shortened to fit the budget: 1 of base, 1 of few-shot, " in text
 
 
 def test_the_table_of_clean_items_comes_first_and_every_line_has_every_column() -> None:

@@ -231,10 +231,16 @@ def with_support(base: float, tuned: float) -> list[Score]:
 def test_a_rise_of_unsupported_answers_is_a_reject() -> None:
     verdict = judge(with_support(0.2, 0.4), Rule())
     assert not verdict.accepted and verdict.decided_by == "unsupported"
-    assert "40.0 % of the tuned student's, 20.0 % of the untuned model's" in verdict.text and "it rises" in verdict.text
+    assert (
+        "40.0 % of the tuned student's, 20.0 % of the untuned model's" in verdict.text
+        and "a rise is shown" in verdict.text
+    )
     assert verdict.findings[0].cause == "makes things up"
     assert judge(with_support(0.4, 0.2), Rule()).accepted
     assert judge(with_support(0.2, 0.2), Rule()).accepted
+    low = verdict.gap("base", "unsupported").low
+    assert low is not None and judge(with_support(0.2, 0.4), Rule(unsupported_margin=low)).accepted
+    assert not judge(with_support(0.2, 0.4), Rule(unsupported_margin=low - 0.1)).accepted
 
 
 def test_a_refusal_makes_nothing_up() -> None:
@@ -355,7 +361,7 @@ def full() -> Verdict:
     means = {"base": 0.05, "few-shot": 0.2, "retrieval": 0.62, "tuned": 0.5, "teacher": 0.8, "candidate:second": 0.4}
     tokens = {"retrieval": 300}
     held = [
-        replace(score, prompt_tokens=tokens.get(score.contender, 20), completion_tokens=5, supported=n % 3 > 0)
+        replace(score, prompt_tokens=tokens.get(score.contender, 20), completion_tokens=5, supported=n // 5 % 3 > 0)
         for n, score in enumerate(scores(means))
     ]
 
@@ -407,16 +413,20 @@ def test_the_table_shows_every_contender_and_the_interval() -> None:
     gap = verdict.gap("base")
     assert gap.low is not None
     assert f"{gap.points:.1f} ({gap.low:.1f} to " in text
-    assert [line.split()[0] for line in text.splitlines()] == ["contender", "base", "few-shot", "tuned"]
+    first = [line.split()[0] for line in text.splitlines() if line[:1].strip()]
+    assert first == 2 * ["contender", *LEAD]
     # What was not measured has no column.
-    assert not any(heading in text for heading in ("unsupported", "tokens", "p50", "cost", "refuses", "cut off"))
+    assert not any(heading in text for heading in ("unsupported", "tokens", "p50", "cost", "refused", "cut off"))
 
 
 def test_the_tables_of_all_and_of_clean_items_stand_one_below_the_other() -> None:
     text = printed(full())
     assert text.index("all 48 items") < text.index("44 clean items, which decide")
-    for heading in ("unsupported", "tokens in", "p50 s", "cost/1000", "refuses rightly", "kappa", "8 calls in flight"):
+    for heading in ("unsupported", "rightly", "kappa"):
         assert text.count(heading) == 2, heading
+    for heading in ("tokens in", "p50", "cost of 1,000", "8 calls in flight"):
+        assert text.count(heading) == 1, heading
+    assert max(map(len, text.splitlines())) < 110
     assert "candidate:second" in text
 
 

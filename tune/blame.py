@@ -186,10 +186,6 @@ def _undecided(case: _Case) -> Iterable[tuple[Gap, int, float, str]]:
             held = next(one for one in case.regressions if one.name == rest)
             if held.gap and held.gap.points > -case.rule.regression_margin:
                 yield held.gap, held.documents, -case.rule.regression_margin, f"on {rest}"
-        elif name == UNSUPPORTED:
-            gap = case.clean.gap("base", name)
-            if gap and gap.points < case.rule.unsupported_margin:
-                yield gap, documents, case.rule.unsupported_margin, UNSUPPORTED
 
 
 def _teacher(case: _Case) -> Iterable[Finding]:

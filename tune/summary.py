@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tune.sheet import Sheet
-from tune.table import caption, columns
+from tune.table import Column, caption, effort, quality
 from tune.verdict import Verdict
 from tune.wording import counted, metric_words, notes, percent
 
@@ -22,8 +22,9 @@ def markdown(verdict: Verdict) -> str:
         _plain(verdict.text),
         f"**Decided by** `{_code(verdict.decided_by)}`. **Next:** {_plain(verdict.next)}",
         *([f"### {counted(verdict.clean.items, 'clean item')}, which decide"] if every else []),
-        _sheet(verdict, verdict.clean),
-        *([f"### All {counted(verdict.all.items, 'item')}", _sheet(verdict, verdict.all)] if every else []),
+        _quality(verdict, verdict.clean),
+        *([f"### All {counted(verdict.all.items, 'item')}", _quality(verdict, verdict.all)] if every else []),
+        *([_effort(verdict.clean)] if verdict.clean.rows else []),
         "### Checks",
         _rows(
             ["check", "", "numbers"],
@@ -42,17 +43,25 @@ def markdown(verdict: Verdict) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _sheet(verdict: Verdict, sheet: Sheet) -> str:
+def _quality(verdict: Verdict, sheet: Sheet) -> str:
     if not sheet.rows:
         return "No item is left."
-    held = columns(verdict, sheet)
-    lines = _rows([column.heading for column in held], [[column.cell(row) for column in held] for row in sheet.rows])
-    under = [
+    under = (
         f"Metrics in points of 100; the difference is {metric_words(verdict.metric, verdict.metrics)}, with a "
         f"{percent(verdict.rule.confidence)} interval clustered by document; p is corrected by Holm."
-    ]
+    )
+    return f"{_columns(quality(verdict, sheet), sheet)}\n\n{under}"
+
+
+def _effort(sheet: Sheet) -> str:
     load = caption(sheet)
-    return "\n\n".join([lines, " ".join([*under, *([f"{load[0].upper()}{load[1:]}."] if load else [])])])
+    return "\n\n".join([_columns(effort(sheet), sheet), *([f"{load[0].upper()}{load[1:]}."] if load else [])])
+
+
+def _columns(columns: Sequence[Column], sheet: Sheet) -> str:
+    return _rows(
+        [column.heading for column in columns], [[column.cell(row) for column in columns] for row in sheet.rows]
+    )
 
 
 def _subject(verdict: Verdict) -> str:

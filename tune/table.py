@@ -1,6 +1,6 @@
 """The verdict's tables for a terminal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
@@ -26,15 +26,23 @@ class Column:
     cell: Callable[[Row], str]
 
 
+_CONTENDER = Column("contender", lambda row: row.contender)
+
+
 def table(verdict: Verdict) -> RenderableType:
-    """Return the table of the items that decide, and before it that of all items where they are others."""
-    clean = _table(verdict, verdict.clean)
-    if verdict.all.items == verdict.clean.items:
-        return clean
-    every = _table(verdict, verdict.all)
-    every.title = f"all {counted(verdict.all.items, 'item')}"
-    clean.title = f"{counted(verdict.clean.items, 'clean item')}, which decide"
-    return Group(every, clean)
+    """Return how well each contender did on the items that decide, and what its answers take.
+
+    Where some items do not decide, a table of all items stands first.
+    """
+    parts = [_table(quality(verdict, verdict.clean), verdict.clean)]
+    if verdict.all.items != verdict.clean.items:
+        every = _table(quality(verdict, verdict.all), verdict.all)
+        every.title = f"all {counted(verdict.all.items, 'item')}"
+        parts[0].title = f"{counted(verdict.clean.items, 'clean item')}, which decide"
+        parts.insert(0, every)
+    costs = _table(effort(verdict.clean), verdict.clean)
+    costs.caption = caption(verdict.clean) or None
+    return Group(*(line for part in parts for line in (part, Text())), costs)
 
 
 def report(verdict: Verdict) -> RenderableType:
@@ -57,8 +65,8 @@ def _checks(verdict: Verdict) -> Table:
     return shown
 
 
-def columns(verdict: Verdict, sheet: Sheet) -> list[Column]:
-    """Return the columns that have something to show on a sheet, the contender first.
+def quality(verdict: Verdict, sheet: Sheet) -> list[Column]:
+    """Return the columns of how well contenders did, those that have something to show, the contender first.
 
     The difference is in the deciding metric, and the p-value after it is corrected for the number of contenders.
     """
@@ -74,27 +82,49 @@ def columns(verdict: Verdict, sheet: Sheet) -> list[Column]:
         found = gap(row)
         return "" if found is None else f"{points(found.points)} {bounds(found)}"
 
-    words = metric_words(verdict.metric, verdict.metrics)
+    def refused(row: Row, kind: str) -> str:
+        held = row.measured.refusals
+        share = None if held is None else held.recall if kind == "rightly" else held.false_rate
+        return "" if share is None else f"{100 * share:.0f} %"
+
+    def refuses(row: Row) -> bool:
+        held = row.measured.refusals
+        return held is not None and (held.recall is not None or bool(held.false_rate))
+
+    # Of a set on which nobody refuses, and where every item has an answer, a column of noughts says nothing.
+    refusing = any(map(refuses, sheet.rows))
     optional = [
         *(Column(shown, _value(name)) for name, shown in verdict.metrics.items()),
         *(Column(shown, _label(name)) for name, shown in _LABELS.items()),
-        Column("unsupported", lambda row: _percent(row.unsupported)),
-        Column("refuses rightly", lambda row: _share(row.measured.refusals.recall if row.measured.refusals else None)),
-        Column("wrongly", lambda row: _share(row.measured.refusals.false_rate if row.measured.refusals else None)),
-        Column("tokens in", lambda row: _whole(row.prompt_tokens)),
-        Column("out", lambda row: _whole(row.completion_tokens)),
-        Column("p50 s", lambda row: f"{row.measured.latency.p50:.2f}" if row.measured.latency else ""),
-        Column("p95 s", lambda row: f"{row.measured.latency.p95:.2f}" if row.measured.latency else ""),
-        Column("cost/1000", lambda row: _price(row.measured.cost_per_thousand)),
-        Column("words", lambda row: f"{row.words:.1f}"),
-        Column("cut off", lambda row: str(row.cut_off or "")),
+        Column("unsupported", lambda row: "" if row.unsupported is None else f"{points(row.unsupported)} %"),
+        Column("refused\nrightly", lambda row: refused(row, "rightly") if refusing else ""),
+        Column("refused\nwrongly", lambda row: refused(row, "wrongly") if refusing else ""),
     ]
+    words = metric_words(verdict.metric, verdict.metrics)
     return [
-        Column("contender", lambda row: row.contender),
-        *(column for column in optional if any(column.cell(row) for row in sheet.rows)),
-        Column(f"tuned minus it, {words} ({percent(verdict.rule.confidence)} interval)", far),
+        _CONTENDER,
+        *_filled(optional, sheet),
+        Column(f"tuned minus it,\n{words} ({percent(verdict.rule.confidence)} interval)", far),
         Column("p", p_value),
     ]
+
+
+def effort(sheet: Sheet) -> list[Column]:
+    """Return the columns of what answers take: length, tokens, time and money; those that have something to show."""
+    optional = [
+        Column("words", lambda row: f"{row.words:.1f}"),
+        Column("cut off", lambda row: str(row.cut_off or "")),
+        Column("tokens in", lambda row: _whole(row.prompt_tokens)),
+        Column("out", lambda row: _whole(row.completion_tokens)),
+        Column("p50", lambda row: f"{row.measured.latency.p50:.2f} s" if row.measured.latency else ""),
+        Column("p95", lambda row: f"{row.measured.latency.p95:.2f} s" if row.measured.latency else ""),
+        Column("cost of 1,000", lambda row: _price(row.measured.cost_per_thousand)),
+    ]
+    return [_CONTENDER, *_filled(optional, sheet)]
+
+
+def _filled(columns: Iterable[Column], sheet: Sheet) -> list[Column]:
+    return [column for column in columns if any(column.cell(row) for row in sheet.rows)]
 
 
 def caption(sheet: Sheet) -> str:
@@ -103,14 +133,13 @@ def caption(sheet: Sheet) -> str:
     return f"latency with {' or '.join(map(str, loads))} calls in flight" if loads else ""
 
 
-def _table(verdict: Verdict, sheet: Sheet) -> Table:
-    held = columns(verdict, sheet)
+def _table(columns: Sequence[Column], sheet: Sheet) -> Table:
     shown = Table(box=None, pad_edge=False, title_justify="left", caption_justify="left")
-    for column in held:
-        shown.add_column(Text(column.heading), justify="left" if column is held[0] else "right")
+    for column in columns:
+        left = column is _CONTENDER
+        shown.add_column(Text(column.heading), justify="left" if left else "right", no_wrap=True, overflow="fold")
     for row in sheet.rows:
-        shown.add_row(*(Text(column.cell(row)) for column in held))
-    shown.caption = caption(sheet) or None
+        shown.add_row(*(Text(column.cell(row)) for column in columns))
     return shown
 
 
@@ -128,14 +157,6 @@ def _label(name: str) -> Callable[[Row], str]:
         return "" if value is None else f"{value:.2f}"
 
     return cell
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{points(value)} %"
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.0f} %"
 
 
 def _whole(value: float | None) -> str:

@@ -40,8 +40,9 @@ class ValidateConfig(BaseModel):
     """Sets of other questions, in the formats of the held-out set, on which the student must not have got worse."""
     regression_margin: float = Field(5.0, ge=0, le=100)
     """How many points the tuned student may at most lose on a regression set."""
-    unsupported_margin: float = Field(5.0, ge=0, le=100)
-    """How many points the share of answers that no passage supports may at most rise above the untuned model's."""
+    unsupported_margin: float = Field(0.0, ge=0, le=100)
+    """How many points more answers without support than the untuned model's it takes, by the lower bound of the
+    interval, for a reject."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """The level of the confidence intervals."""
     min_items: int = Field(30, ge=1)

@@ -68,21 +68,23 @@ def explain(verdict: "Verdict") -> str:
 
 
 def notes(verdict: "Verdict") -> list[str]:
-    """Return what else the numbers show: refusals, confidence, shortened prompts."""
+    """Return what else the numbers show: the student's refusals and confidence, shortened prompts."""
     said = []
-    for row in verdict.clean.rows:
-        words = _capital(named(row.contender))
-        measured = row.measured
-        if measured.refusals is not None and measured.refusals.recall is not None:
-            wrongly = measured.refusals.false_rate
-            said.append(
-                f"{words} refuses {percent(measured.refusals.recall)} of the questions that have no answer"
-                + (f", and {percent(wrongly)} of those that have one." if wrongly is not None else ".")
+    student = verdict.clean.row(STUDENT)
+    refusals = student.measured.refusals if student else None
+    if refusals is not None and refusals.recall is not None:
+        said.append(
+            f"The tuned student refuses {percent(refusals.recall)} of the questions that have no answer"
+            + (
+                f", and {percent(refusals.false_rate)} of those that have one."
+                if refusals.false_rate is not None
+                else "."
             )
-        if row.contender == STUDENT and measured.confidence is not None:
-            said += _confidence(verdict)
-        if measured.trimmed:
-            said.append(f"{words}: {counted(measured.trimmed, 'prompt')} had to be shortened to fit the budget.")
+        )
+    said += _confidence(verdict)
+    trimmed = [f"{row.measured.trimmed} of {row.contender}" for row in verdict.clean.rows if row.measured.trimmed]
+    if trimmed:
+        said.append(f"Prompts that were shortened to fit the budget: {in_a_row(trimmed)}.")
     return said
 
 
