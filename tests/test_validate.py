@@ -300,7 +300,7 @@ def failing_on(text: str) -> Reply:
 def test_few_failed_calls_leave_their_question_out_for_every_contender(tmp_path: Path) -> None:
     run, heldout = make_run(tmp_path)
     verdict, *_ = judged(run, heldout, base=failing_on("part 1 of gadget 3"), max_failed=0.05)
-    assert verdict.questions == 35 and {row.questions for row in verdict.rows} == {35}
+    assert verdict.items == 35 and {row.items for row in verdict.rows} == {35}
     assert any("1 questions" in w for w in verdict.warnings)
     failed = [row for row in answers(run) if row["error"]]
     assert [row["contender"] for row in failed] == ["base", "few-shot", "retrieval"]
@@ -309,7 +309,7 @@ def test_few_failed_calls_leave_their_question_out_for_every_contender(tmp_path:
     assert "too long" in failed[0]["error"]
     # The failures are worth another try, and only they are asked again.
     verdict, base, tuned = judged(run, heldout, max_failed=0.05)
-    assert verdict.questions == 36
+    assert verdict.items == 36
     assert (len(base.requests), len(tuned.requests)) == (3, 0)
 
 
@@ -450,7 +450,7 @@ def test_answers_of_the_real_engine_are_scored(tmp_path: Path, engine: "VLLMServ
     # The same weights on both sides: the student cannot be better than itself.
     assert not verdict.accepted
     assert verdict.gap("base").points == 0.0
-    assert verdict.questions == 36
+    assert verdict.items == 36
     assert all(row["finish_reason"] in ("stop", "length") for row in answers(run))
     assert "not checked" in " ".join(verdict.warnings)
 

@@ -12,8 +12,8 @@ from synth.core.heldout import HeldoutItem
 from synth.inference.journal import Journal
 from tune.contenders import Contender, WeightsName
 from tune.metrics import exact_match, f1
+from tune.scores import Score
 from tune.serving import Running, Service
-from tune.verdict import Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,10 @@ class Answer:
             return None
         item, text = self.call.item, self.completion.text
         return Score(
-            question_id=item.id,
+            item_id=item.id,
             document_id=item.document_id,
             contender=self.call.contender,
-            f1=f1(text, item.answers),
-            em=exact_match(text, item.answers),
+            values={"f1": f1(text, item.answers), "em": exact_match(text, item.answers)},
             words=len(text.split()),
             cut_off=self.completion.finish_reason == "length",
         )
@@ -61,8 +60,8 @@ class Answer:
             "prompt": [message.to_json() for message in self.call.request.messages],
             "answer": self.completion.text if self.completion else None,
             "references": list(self.call.item.answers),
-            "em": score.em if score else None,
-            "f1": score.f1 if score else None,
+            "em": score.values["em"] if score else None,
+            "f1": score.values["f1"] if score else None,
             "finish_reason": self.completion.finish_reason if self.completion else None,
             "error": self.error,
             "call": self.call.key,

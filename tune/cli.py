@@ -13,9 +13,9 @@ from synth.core.errors import SynthError
 from synth.core.runs import Run
 from tune.cli_export import register as register_export
 from tune.cli_sft import sft_command
+from tune.table import table
 from tune.validate import Progress as Answered
 from tune.validate import ValidateConfig, validate
-from tune.verdict import table
 
 app = typer.Typer(
     name="tune",

@@ -7,6 +7,7 @@ before it is used: running again after a kill asks only for what is missing.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -69,7 +70,7 @@ def validate(
     with run.lock():
         began = time.monotonic()
         candidate = find_candidate(run, config.candidate)
-        opened = open_heldout(run, config.heldout)
+        opened = open_heldout(run, Path(config.heldout))
         shown = _Shown(on_progress)
         if endpoints is not None:
             services, served_by = given(endpoints), "given endpoints"
@@ -250,7 +251,7 @@ class _Job:
             "heldout": {
                 "name": heldout.path.name,
                 "sha256": heldout.digest.sha256,
-                "questions": len(heldout.items),
+                "items": len(heldout.items),
                 "left_out": left_out,
                 "places": self.opened.places.to_json(),
             },

@@ -1,261 +1,310 @@
 """The verdict: accept or reject, from scores alone, with the evidence and in plain words.
 
-The rule. A candidate is accepted when there is enough evidence (`min_questions` about `min_documents`) and
-its mean F1 is above that of every contender in `must_beat`, the lower bound of the confidence interval of
-each paired difference, clustered by document, lying above `margin`. All of them have to be beaten, so
-no correction for several comparisons is needed: it is an intersection-union test (Berger 1982).
-Contenders that need not be beaten are reported in the same words, losses included.
+What has to be shown stands in tune/rules.py, why a candidate falls short in tune/blame.py. Two tables are made, of all
+items and of the clean ones (those that do not stand in the dataset); the clean one decides. Where contenders are
+reported and not decided on, p-values are corrected for their number (Holm 1979).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self
 
-from rich.table import Table
-
-from synth.core.errors import ConfigError
+from synth.core.errors import ConfigError, SynthError, did_you_mean
+from tune.blame import Finding, find_causes
 from tune.contenders import STUDENT
-from tune.metrics import mean
-from tune.statistics import paired_difference
-from tune.wording import bounds, explain, in_a_row, many_cut_off, percent, points
+from tune.evidence import Evidence, RegressionSet
+from tune.power import found
+from tune.rules import DECIDING, Check, Regression, Rule, run_checks
+from tune.scores import Score
+from tune.sheet import ByContender, Gap, Row, Sheet, difference, in_order, make_sheet, mean_points
+from tune.statistics import Difference
+from tune.wording import explain, many_cut_off, metric_words
 
-VERDICT_VERSION = 1
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
+__all__ = ["Check", "Finding", "Gap", "Row", "Rule", "Score", "Sheet", "Verdict", "judge"]
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One answer scored: `f1` and `em` from 0 to 1, its length in words, whether max_tokens cut it off."""
+VERDICT_VERSION = 2
 
-    question_id: str
-    document_id: str
-    contender: str
-    f1: float
-    em: float
-    words: int
-    cut_off: bool = False
+_AGAIN = "run `tune validate` once more: answered calls come from the journal"
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """What a candidate has to show. `margin` is in points of F1 (0 to 100), `confidence` from 0 to 1."""
+class Reach:
+    """What the held-out set can show (tune/power.py), by the difference that was closest to failing.
 
-    must_beat: tuple[str, ...] = ("base", "few-shot")
-    margin: float = 0.0
-    confidence: float = 0.95
-    min_questions: int = 30
-    min_documents: int = 10
-    resamples: int = 10_000
-    seed: int = 0
-
-    @property
-    def statement(self) -> str:
-        """The rule in a sentence."""
-        return (
-            f"Accept when, on at least {self.min_questions} questions about {self.min_documents} documents, the tuned "
-            f"student's F1 is above that of {in_a_row(self.must_beat)}, the lower bound of each paired difference's "
-            f"{percent(self.confidence)} interval, clustered by document, lying above {self.margin:g} points."
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A contender's line in the table: means in points (0 to 100), mean answer length in words."""
-
-    contender: str
-    questions: int
-    f1: float
-    em: float
-    words: float
-    cut_off: int
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """The tuned student minus one contender, in points of `metric`, paired and clustered by document.
-
-    The bounds, the error and the p-value are None where there are fewer than two documents.
+    `detectable` is the least difference in points that it can see, `items_needed` what it takes to see `target`; None
+    where the set cannot tell.
     """
 
-    against: str
-    metric: Literal["f1", "em"]
-    points: float
-    low: float | None
-    high: float | None
-    standard_error: float | None
-    p_value: float | None
+    items: int
+    documents: int
+    detectable: float | None
+    target: float
+    items_needed: int | None
+    said: str
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Accept or reject with its evidence; `to_json` is verdict.json (schemas/verdict.schema.json).
 
-    `subject` says what was judged on what: candidate, weights, held-out file, where its documents stand.
+    Attributes:
+        accepted: whether every check that could be made passed.
+        text: the verdict in plain words.
+        decided_by: the check that decided: the first that failed, or of an accept the one that was closest to failing.
+        next: the one thing to do now.
+        metric: the deciding one.
+        metrics: every metric by name, with the words for it, the deciding one first.
+        rule: what was asked.
+        checks: what was asked, one by one, in order.
+        findings: why it was rejected, the surest first; empty of an accept.
+        all: the table of all items.
+        clean: the table of the items that do not stand in the dataset. It decides.
+        regressions: base and tuned on other questions.
+        reach: what the held-out set can show.
+        warnings: what is doubtful.
+        subject: what was judged on what: candidate, weights, held-out file, where its documents stand.
     """
 
     accepted: bool
     text: str
+    decided_by: str
+    next: str
+    metric: str
+    metrics: Mapping[str, str]
     rule: Rule
-    questions: int
-    documents: int
-    rows: tuple[Row, ...]
-    gaps: tuple[Gap, ...]
+    checks: tuple[Check, ...]
+    findings: tuple[Finding, ...]
+    all: Sheet
+    clean: Sheet
+    regressions: tuple[Regression, ...]
+    reach: Reach | None
     warnings: tuple[str, ...]
     subject: Mapping[str, Any]
 
-    def gap(self, against: str, metric: str = "f1") -> Gap:
-        """Return the tuned student's difference to one contender."""
-        return next(gap for gap in self.gaps if (gap.against, gap.metric) == (against, metric))
+    @property
+    def items(self) -> int:
+        """How many items decided."""
+        return self.clean.items
+
+    @property
+    def documents(self) -> int:
+        """How many documents the deciding items are about."""
+        return self.clean.documents
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The contenders on the deciding items."""
+        return self.clean.rows
+
+    def gap(self, against: str, metric: str | None = None) -> Gap:
+        """Return the tuned student's difference to one contender on the deciding items.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        found = self.clean.gap(against, metric or self.metric)
+        if found is None:
+            raise ConfigError(f"the verdict has no difference to {against!r} in {metric or self.metric!r}")
+        return found
+
+    def check(self, name: str) -> Check:
+        """Return the check of that name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        for check in self.checks:
+            if check.name == name:
+                return check
+        raise ConfigError(
+            f"the verdict has no check {name!r}", fix=did_you_mean(name, [check.name for check in self.checks])
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of verdict.json."""
-        rule = {"statement": self.rule.statement, **asdict(self.rule), "must_beat": list(self.rule.must_beat)}
-        return {
-            "version": VERDICT_VERSION,
-            "accepted": self.accepted,
-            "text": self.text,
-            "warnings": list(self.warnings),
-            "rule": rule,
-            "subject": dict(self.subject),
-            "questions": self.questions,
-            "documents": self.documents,
-            "contenders": [asdict(row) for row in self.rows],
-            "differences": [asdict(gap) for gap in self.gaps],
-        }
+        value: dict[str, Any] = _adapter().dump_python(self, mode="json")
+        tables = {"all": value.pop("all"), "clean": value.pop("clean")}
+        value["rule"] = {"statement": self.rule.statement, **value["rule"]}
+        return {"version": VERDICT_VERSION, **value, "tables": tables}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Build the verdict from a verdict.json that its schema accepts."""
-        rule = {key: value for key, value in data["rule"].items() if key != "statement"}
-        return cls(
-            accepted=data["accepted"],
-            text=data["text"],
-            rule=Rule(**{**rule, "must_beat": tuple(rule["must_beat"])}),
-            questions=data["questions"],
-            documents=data["documents"],
-            rows=tuple(Row(**row) for row in data["contenders"]),
-            gaps=tuple(Gap(**gap) for gap in data["differences"]),
-            warnings=tuple(data["warnings"]),
-            subject=data["subject"],
-        )
+        held = {key: value for key, value in data.items() if key not in ("version", "tables")}
+        held["rule"] = {key: value for key, value in held["rule"].items() if key != "statement"}
+        found: Self = _adapter().validate_python({**held, **data["tables"]})
+        return found
+
+    def to_pandas(self) -> Any:  # noqa: ANN401  (a DataFrame; pandas is loaded only here)
+        """Return a DataFrame: a line a contender and table ("all", "clean"), as the tables have them.
+
+        Raises:
+            SynthError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise SynthError("pandas is not installed", fix="pip install pandas") from error
+        sheets = {"all": self.all, "clean": self.clean}
+        return pandas.DataFrame([_flat(name, row, sheet, self) for name, sheet in sheets.items() for row in sheet.rows])
+
+
+@cache
+def _adapter() -> "TypeAdapter[Any]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Verdict)
 
 
 def judge(
     scores: Sequence[Score],
     rule: Rule,
     *,
+    evidence: Evidence | None = None,
     subject: Mapping[str, Any] | None = None,
     warnings: Sequence[str] = (),
 ) -> Verdict:
     """Return the verdict on scores; equal scores give an equal verdict, whatever their order.
 
     Args:
-        scores: of every contender, all about the same questions. Contenders keep the order they come in.
+        scores: of every contender, all about the same items. Contenders keep the order they come in.
         rule: what has to be shown.
+        evidence: what is known beside the scores.
         subject: what was judged, copied into the verdict.
         warnings: doubts that were known before, copied into the verdict.
 
     Raises:
-        ConfigError: the student or a contender of `must_beat` has no scores, or questions differ between contenders.
+        ConfigError: the student or a contender of `must_beat` has no scores, items differ between contenders, or no
+            answer has a value of the deciding metric.
     """
-    tables = _by_contender(scores, rule)
-    rows = tuple(_row(name, table) for name, table in tables.items())
-    student = tables[STUDENT]
-    documents = [student[question].document_id for question in student]
-    gaps = tuple(
-        _gap(name, metric, student, table, rule)
-        for name, table in tables.items()
-        if name != STUDENT
-        for metric in ("f1", "em")
-    )
+    held = evidence or Evidence()
+    tables = _by_contender(scores, (STUDENT, *rule.must_beat))
+    metric = rule.metric or DECIDING[held.task]
+    metrics = in_order((name for score in scores for name in score.values), metric)
+    if metric not in metrics:
+        raise ConfigError(
+            f"no answer has a value of {metric!r}, which decides",
+            where="--metric",
+            fix=did_you_mean(metric, metrics) if metrics else _AGAIN,
+        )
+    ids = list(tables[STUDENT])
+    clean_ids = ids if held.clean_ids is None else [key for key in ids if key in held.clean_ids]
+    every = make_sheet(tables, ids, metrics, rule, held.measure)
+    clean = every if clean_ids == ids else make_sheet(tables, clean_ids, metrics, rule, held.measure)
+    regressions = tuple(_regression(other, rule) for other in held.regression)
+    checks = run_checks(clean, regressions, rule, metric)
+    accepted = not any(check.passed is False for check in checks)
+    findings = () if accepted else find_causes(every, clean, checks, regressions, rule, metric, held)
     verdict = Verdict(
-        accepted=False,
+        accepted=accepted,
         text="",
+        decided_by=_decided_by(checks),
+        next=findings[0].advice if findings else _promote(subject or {}),
+        metric=metric,
+        metrics={name: metric_words(name, held.metrics) for name in metrics},
         rule=rule,
-        questions=len(student),
-        documents=len({*documents}),
-        rows=rows,
-        gaps=gaps,
-        warnings=(*warnings, *many_cut_off(rows)),
+        checks=checks,
+        findings=findings,
+        all=every,
+        clean=clean,
+        regressions=regressions,
+        reach=_reach(clean, rule, metric, held.target),
+        warnings=(*warnings, *many_cut_off(every.rows)),
         subject=subject or {},
     )
-    return _decided(verdict)
+    return replace(verdict, text=explain(verdict))
 
 
-def table(verdict: Verdict) -> Table:
-    """Return the verdict's table for a terminal."""
-    level = percent(verdict.rule.confidence)
-    shown = Table("contender", box=None, pad_edge=False)
-    for heading in ("F1", "EM", "words", f"student minus it, F1 ({level} interval)", "p"):
-        shown.add_column(heading, justify="right")
-    for row in verdict.rows:
-        gap = None if row.contender == STUDENT else verdict.gap(row.contender)
-        shown.add_row(
-            row.contender,
-            f"{row.f1:.1f}",
-            f"{row.em:.1f}",
-            f"{row.words:.1f}",
-            "" if gap is None else f"{points(gap.points)} {bounds(gap)}".strip(),
-            "" if gap is None or gap.p_value is None else f"{gap.p_value:.4f}",
-        )
-    return shown
-
-
-def _by_contender(scores: Sequence[Score], rule: Rule) -> dict[str, dict[str, Score]]:
-    """Return scores by contender and question, questions sorted; join on ids, never on places."""
+def _by_contender(scores: Iterable[Score], needed: Sequence[str]) -> dict[str, dict[str, Score]]:
+    """Return scores by contender and item, items sorted; join on ids, never on places."""
     tables: dict[str, dict[str, Score]] = {}
     for score in scores:
-        tables.setdefault(score.contender, {})[score.question_id] = score
-    for name in (STUDENT, *rule.must_beat):
+        tables.setdefault(score.contender, {})[score.item_id] = score
+    for name in needed:
         if name not in tables:
             raise ConfigError(f"there are no scores of {name!r}, which the rule needs", where="--contenders")
     for name, held in tables.items():
         if held.keys() != tables[STUDENT].keys():
-            raise ConfigError(f"{name!r} and {STUDENT!r} were asked different questions", where="answers.jsonl")
+            raise ConfigError(f"{name!r} and {STUDENT!r} were asked different items", where="answers", fix=_AGAIN)
     return {name: dict(sorted(held.items())) for name, held in tables.items()}
 
 
-def _row(name: str, scores: Mapping[str, Score]) -> Row:
-    held = scores.values()
-    return Row(
-        contender=name,
-        questions=len(held),
-        f1=round(100 * mean(score.f1 for score in held), 4),
-        em=round(100 * mean(score.em for score in held), 4),
-        words=round(mean(score.words for score in held), 4),
-        cut_off=sum(score.cut_off for score in held),
+def _regression(held: RegressionSet, rule: Rule) -> Regression:
+    tables: ByContender = _by_contender(held.scores, (STUDENT, "base"))
+    scores = {name: list(table.values()) for name, table in tables.items()}
+    gap = difference(scores, "base", held.metric, rule)
+    values = {name: mean_points(scores[name], held.metric) for name in ("base", STUDENT)}
+    documents = len({score.document_id for score in scores[STUDENT]})
+    return Regression(held.name, held.metric, len(scores[STUDENT]), documents, values["base"], values[STUDENT], gap)
+
+
+def _reach(sheet: Sheet, rule: Rule, metric: str, target: float) -> Reach | None:
+    gaps = [gap for name in rule.must_beat if (gap := sheet.gap(name, metric)) is not None]
+    if not gaps:
+        return None
+    closest = min(gaps, key=lambda gap: gap.points if gap.low is None else gap.low)
+    power = found(
+        Difference(closest.points, closest.items, sheet.documents, standard_error=closest.standard_error), target
+    )
+    return Reach(
+        items=power.items,
+        documents=power.documents,
+        detectable=None if power.detectable is None else round(power.detectable, 4),
+        target=power.target,
+        items_needed=power.items_needed,
+        said=power.said(),
     )
 
 
-def _gap(
-    name: str, metric: Literal["f1", "em"], student: Mapping[str, Score], other: Mapping[str, Score], rule: Rule
-) -> Gap:
-    found = paired_difference(
-        [100 * (_value(student[question], metric) - _value(other[question], metric)) for question in student],
-        [student[question].document_id for question in student],
-        confidence=rule.confidence,
-        resamples=rule.resamples,
-        seed=rule.seed,
-    )
-    # Rounded before the decision, so that the file alone gives the same decision again.
-    return Gap(
-        against=name,
-        metric=metric,
-        points=round(found.mean, 4),
-        low=None if found.low is None else round(found.low, 4),
-        high=None if found.high is None else round(found.high, 4),
-        standard_error=None if found.standard_error is None else round(found.standard_error, 4),
-        p_value=None if found.p_value is None else round(found.p_value, 6),
-    )
+def _decided_by(checks: Sequence[Check]) -> str:
+    failed = [check.name for check in checks if check.passed is False]
+    beaten = [check for check in checks if check.name.startswith("beats:")]
+    return failed[0] if failed else min(beaten, key=_room, default=checks[0]).name
 
 
-def _value(score: Score, metric: Literal["f1", "em"]) -> float:
-    return score.f1 if metric == "f1" else score.em
+def _room(check: Check) -> float:
+    """Return by how many points a check passed."""
+    low, line = check.numbers["low"], check.numbers["line"]
+    return low - line if low is not None and line is not None else math.inf
 
 
-def _decided(verdict: Verdict) -> Verdict:
-    rule = verdict.rule
-    enough = verdict.questions >= rule.min_questions and verdict.documents >= rule.min_documents
-    required = [verdict.gap(name) for name in rule.must_beat]
-    failed = [gap for gap in required if gap.low is None or gap.low <= rule.margin]
-    accepted = enough and not failed
-    return replace(verdict, accepted=accepted, text=explain(verdict, enough=enough, failed=failed))
+def _promote(subject: Mapping[str, Any]) -> str:
+    return f"Promote it: `tune promote RUN {subject.get('candidate', 'CANDIDATE')}`."
+
+
+def _flat(table: str, row: Row, sheet: Sheet, verdict: Verdict) -> dict[str, Any]:
+    """Return a contender's line of the DataFrame."""
+    measured = row.measured
+    gap = sheet.gap(row.contender, verdict.metric)
+    return {
+        "table": table,
+        "contender": row.contender,
+        "items": row.items,
+        **row.values,
+        **{f"labels_{name}": value for name, value in measured.labels.items()},
+        "unsupported": row.unsupported,
+        "refusal_recall": measured.refusals.recall if measured.refusals else None,
+        "refusal_precision": measured.refusals.precision if measured.refusals else None,
+        "refusal_false_rate": measured.refusals.false_rate if measured.refusals else None,
+        "confidence_roc_auc": measured.confidence.roc_auc if measured.confidence else None,
+        "calibration_error": measured.confidence.calibration_error if measured.confidence else None,
+        "prompt_tokens": row.prompt_tokens,
+        "completion_tokens": row.completion_tokens,
+        "p50": measured.latency.p50 if measured.latency else None,
+        "p95": measured.latency.p95 if measured.latency else None,
+        "in_flight": measured.latency.in_flight if measured.latency else None,
+        "cost_per_thousand": measured.cost_per_thousand,
+        "words": row.words,
+        "cut_off": row.cut_off,
+        "trimmed": measured.trimmed,
+        "difference": gap.points if gap else None,
+        "low": gap.low if gap else None,
+        "high": gap.high if gap else None,
+        "p_value": gap.p_value if gap else None,
+        "p_holm": gap.p_holm if gap else None,
+    }
