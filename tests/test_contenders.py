@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from synth.core.errors import RunError
+from synth.core.heldout import HeldoutItem
 from synth.core.records import Message, Passage
 from tune.contenders import choose_examples, make_contenders, prompt_digests
 
@@ -28,9 +29,19 @@ def row(number: int, document: str, *turns: tuple[str, str]) -> dict[str, Any]:
 ROWS = [row(number, f"d{number % 3}") for number in range(9)]
 
 
-def asked(name: str, question: str, rows: list[dict[str, Any]] = ROWS) -> tuple[Message, ...]:
-    (contender,) = make_contenders([name], rows=rows, passages=PASSAGES)
-    return contender.ask(question)
+def item(question: str, context: str = "") -> HeldoutItem:
+    return HeldoutItem("1", question, ("yes",), "d", context)
+
+
+def asked(
+    name: str,
+    question: str,
+    rows: list[dict[str, Any]] = ROWS,
+    context: str = "",
+    **settings: Any,  # noqa: ANN401
+) -> tuple[Message, ...]:
+    (contender,) = make_contenders([name], rows=rows, passages=PASSAGES, **settings)
+    return contender.ask(item(question, context))
 
 
 @pytest.mark.parametrize("name", ["base", "tuned"])
@@ -65,7 +76,7 @@ def test_retrieval_that_finds_nothing_asks_the_question_alone(question: str) -> 
 def test_text_that_looks_like_a_template_is_only_text() -> None:
     passages = [Passage("d", "The {{ secret }} kettle {% for %}", 0, 33)]
     (contender,) = make_contenders(["retrieval"], rows=ROWS, passages=passages)
-    (message,) = contender.ask("What {{ 7 * 7 }} kettle?")
+    (message,) = contender.ask(item("What {{ 7 * 7 }} kettle?"))
     assert "Text: The {{ secret }} kettle {% for %}" in message.content
     assert message.content.endswith("Question: What {{ 7 * 7 }} kettle?")
 

@@ -125,8 +125,9 @@ def judged(
 
 
 def answers(run: Run, candidate: str = "first") -> list[dict[str, Any]]:
-    """The lines of answers.jsonl."""
-    return [row for _, row in read_lines(run.answers_path(candidate) / "answers.jsonl")]
+    """The answers on file, contenders in the order of their names."""
+    files = sorted((run.answers_path(candidate) / "answers").iterdir())
+    return [row for path in files for _, row in read_lines(path)]
 
 
 def test_a_better_student_is_accepted_and_every_answer_is_on_file(tmp_path: Path) -> None:
@@ -143,7 +144,8 @@ def test_a_better_student_is_accepted_and_every_answer_is_on_file(tmp_path: Path
         for n in range(EACH)
     ]
     last = rows[-1]
-    assert (last["answer"], last["references"], last["em"], last["f1"]) == ("112 grams", ["112 grams"], 1.0, 1.0)
+    assert (last["answer"], last["references"]) == ("112 grams", ["112 grams"])
+    assert last["values"] == {"f1": 1.0, "em": 1.0}
     assert last["prompt"] == [{"role": "user", "content": "How heavy is part 2 of gadget 11?"}]
     assert (
         "Text: Gadget 3 has parts."
@@ -304,7 +306,7 @@ def test_few_failed_calls_leave_their_question_out_for_every_contender(tmp_path:
     failed = [row for row in answers(run) if row["error"]]
     assert [row["contender"] for row in failed] == ["base", "few-shot", "retrieval"]
     assert {row["id"] for row in failed} == {"3-1"}
-    assert all(row["answer"] is None and row["f1"] is None for row in failed)
+    assert all(row["answer"] is None and row["values"] == {} for row in failed)
     assert "too long" in failed[0]["error"]
     # The failures are worth another try, and only they are asked again.
     verdict, base, tuned = judged(run, heldout, max_failed=0.05)
@@ -421,9 +423,10 @@ def test_a_stopped_validation_goes_on_and_repeats_at_most_the_calls_in_flight(
         repeated = sum(calls.values()) - 108
         assert repeated <= 4 if how is signal.SIGKILL else repeated == 0
         validate(whole, config)
-    for name in ("answers.jsonl", "verdict.json"):
-        stopped, straight = (r.answers_path("first") / name for r in (run, whole))
-        assert stopped.read_bytes() == straight.read_bytes()
+    stopped, straight = ([{**row, "seconds": None} for row in answers(r)] for r in (run, whole))
+    assert stopped == straight
+    assert all(row["seconds"] > 0 for row in answers(run))
+    assert len({(r.answers_path("first") / "verdict.json").read_bytes() for r in (run, whole)}) == 1
 
 
 def test_a_server_that_serves_other_models_is_named(tmp_path: Path) -> None:
