@@ -59,6 +59,12 @@ def test_every_call_asks_for_log_probabilities_greedily() -> None:
     assert all(call.request.sampling.logprobs and call.request.sampling.temperature == 0 for call in calls)
 
 
+def test_a_contender_whose_weights_nobody_serves_is_named() -> None:
+    services = given({"base": ScriptedTeacher(timed, model="small")})
+    with pytest.raises(ConfigError, match=r"nobody answers for 'candidate:first'.*or leave candidate:first out"):
+        make_calls(ITEMS, contenders("base", "candidate:first"), services, max_tokens=8)
+
+
 def test_times_and_confidence_come_from_the_journal_again(tmp_path: Path) -> None:
     teacher = ScriptedTeacher(timed, model="small")
     services = given({"base": teacher})

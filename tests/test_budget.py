@@ -83,6 +83,21 @@ def test_what_the_answer_needs_is_kept_free(tmp_path: Path) -> None:
         student_budget(held, max_tokens=2048)
 
 
+@pytest.mark.parametrize(
+    ("args", "tokens"),
+    [
+        (["--max-model-len", "256"], 192),
+        (["--dtype", "float32", "--max-model-len=512", "--max-model-len=128"], 64),
+        (["--max_model_len", "256", "--seed", "1"], 192),
+        (["--max-model-len", "auto"], 1984),
+        (["--seed", "256"], 1984),
+    ],
+)
+def test_a_server_that_serves_a_shorter_length_leaves_less(tmp_path: Path, args: list[str], tokens: int) -> None:
+    held = candidate(tmp_path, settings={}, max_position_embeddings=2048)
+    assert student_budget(held, max_tokens=64, server_args=args).tokens == tokens
+
+
 def test_a_model_of_unknown_length_needs_a_figure(tmp_path: Path) -> None:
     held = candidate(tmp_path, settings={})
     with pytest.raises(ConfigError, match="set prompt_tokens"):

@@ -18,12 +18,14 @@ from synth.core.calls import ChatRequest, Completion
 from synth.core.config import build
 from synth.core.errors import ConfigError, InferenceError, RunError
 from synth.core.jsonl import FileDigest, digest_file, read_lines, write_json, write_jsonl
-from synth.core.records import Passage
+from synth.core.records import Message, Passage
 from synth.core.resources import resource
 from synth.core.runs import Run, StageEntry
 from synth.inference.scripted import ScriptedTeacher
 from synth.inference.weights import weights_revision
 from tests.stub_endpoint import stub_endpoint
+from tune.budget import prompt_count
+from tune.candidate import Candidate
 from tune.contenders import WeightsName
 from tune.validate import Progress, ValidateConfig, read_verdict, validate
 from tune.verdict import Verdict
@@ -453,7 +455,12 @@ def test_answers_of_the_real_engine_are_scored(tmp_path: Path, engine: "VLLMServ
     assert not verdict.accepted
     assert verdict.gap("base").points == 0.0
     assert verdict.questions == 36
-    assert all(row["finish_reason"] in ("stop", "length") for row in answers(run))
+    rows = answers(run)
+    assert all(row["finish_reason"] in ("stop", "length") for row in rows)
+    assert all(row["seconds"] > 0 and 0 < row["confidence"] <= 1 for row in rows)
+    weights = resource("demo", "models") / "teacher"
+    count = prompt_count(Candidate("teacher", weights, "full", "teacher", weights, "", {}, False))
+    assert all(count([Message(**turn) for turn in row["prompt"]]) == row["prompt_tokens"] for row in rows)
     assert "not checked" in " ".join(verdict.warnings)
 
 

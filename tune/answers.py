@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.core.calls import ChatRequest, Completion, Endpoint, Sampling
-from synth.core.errors import InferenceError, SynthError
+from synth.core.errors import ConfigError, InferenceError, SynthError
 from synth.core.heldout import HeldoutItem
 from synth.core.jsonl import FileDigest, read_lines, write_jsonl
 from synth.inference.journal import Journal
@@ -108,11 +108,20 @@ def make_calls(
         services: between them they have the weights of every contender.
         max_tokens: the most tokens of an answer.
         budget: what no prompt may exceed.
+
+    Raises:
+        ConfigError: no service has the weights of a contender.
     """
     weights = {name: held for service in services for name, held in service.weights.items()}
     sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=max_tokens, logprobs=True)
     calls = []
     for contender in contenders:
+        if contender.weights not in weights:
+            raise ConfigError(
+                f"nobody answers for {contender.name!r}: {contender.weights!r} is served by none of those given",
+                where="--contenders",
+                fix=f"name who serves {contender.weights!r}, or leave {contender.name} out",
+            )
         who = weights[contender.weights]
         for item in items:
             prompt = contender.prompt(item, budget)

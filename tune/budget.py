@@ -5,6 +5,7 @@ before a question than fits leaves some of it out: few-shot its last examples, r
 sentences of their last passage. What was left out is counted.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -159,13 +160,16 @@ def _counted(name: str, prompts: Sequence[Fitted]) -> Trimmed:
     )
 
 
-def student_budget(candidate: Candidate, *, max_tokens: int, tokens: int | None = None) -> Budget:
+def student_budget(
+    candidate: Candidate, *, max_tokens: int, tokens: int | None = None, server_args: Sequence[str] = ()
+) -> Budget:
     """Return the budget of a candidate: what its model's length leaves for a prompt beside `max_tokens` of the answer.
 
     Args:
         candidate: its saved tokenizer counts, through its chat template.
         max_tokens: the most tokens of an answer.
         tokens: another budget; it may be lower than what the length leaves, not higher.
+        server_args: what is passed through to vLLM; a --max-model-len in it is the model's length.
 
     Raises:
         ConfigError: there is no tokenizer, nothing says how long the model is, or too little is left for a prompt.
@@ -176,6 +180,7 @@ def student_budget(candidate: Candidate, *, max_tokens: int, tokens: int | None 
         if tokens is None:
             raise
         length = None  # the user's own figure does without
+    length = _served_length(server_args) or length
     if length is None and tokens is None:
         raise ConfigError(
             "config.json does not say how long the model's input may be", where=candidate.spec, fix="set prompt_tokens"
@@ -214,6 +219,16 @@ def model_length(candidate: Candidate) -> int | None:
     known.append(_tokenizer_config(candidate).get("model_max_length"))
     lengths = [int(one) for one in known if isinstance(one, int | float) and 0 < one < _NO_LIMIT]
     return min(lengths, default=None)
+
+
+def _served_length(args: Sequence[str]) -> int | None:
+    """Return the length that a server is told to serve, where it is a plain number; the last one counts."""
+    found = None
+    for part, following in itertools.pairwise([*args, ""]):
+        flag, _, value = part.partition("=")
+        if flag.replace("_", "-") == "--max-model-len" and (text := value or following).isdecimal():
+            found = int(text)
+    return found
 
 
 def prompt_count(candidate: Candidate) -> Count:

@@ -8,7 +8,7 @@ trained. All of them stay within one prompt budget (tune/budget.py).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -293,6 +293,7 @@ class PassageIndex:
         return tokens
 
 
+@lru_cache(maxsize=10_000)
 def _ends(text: str) -> list[int]:
     """Return where a text may be cut: after each of its sentences, and at its end."""
     ends = [sentence.end for sentence in split_sentences(text)]
