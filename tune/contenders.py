@@ -17,7 +17,6 @@ from synth.core.errors import ConfigError, RunError, did_you_mean
 from synth.core.heldout import HeldoutItem
 from synth.core.prompts import load_template
 from synth.core.records import Message, Passage, content_id
-from synth.core.sentences import split_sentences
 from tune.budget import Budget, Fitted, Parts
 
 # Unlike the library's own pattern this keeps words of one character: "gate 3" is not "gate 4".
@@ -296,6 +295,8 @@ class PassageIndex:
 @lru_cache(maxsize=10_000)
 def _ends(text: str) -> list[int]:
     """Return where a text may be cut: after each of its sentences, and at its end."""
+    from synth.core.sentences import split_sentences  # only where there is a passage to cut
+
     ends = [sentence.end for sentence in split_sentences(text)]
     return [*ends[:-1], len(text)]
 
