@@ -32,7 +32,8 @@ def test_the_demo_ends_with_a_dataset_a_student_and_a_verdict(tmp_path: Path, co
     assert not list(run.rglob("*.pt")) and not list(run.rglob("*.bin"))
 
     verdict = json.loads((run / "validation" / candidate / "verdict.json").read_text())
-    answers = [row for _, row in read_lines(run / "validation" / candidate / "answers.jsonl")]
+    files = (run / "validation" / candidate / "answers").iterdir()
+    answers = [row for path in files for _, row in read_lines(path)]
     questions = sum(1 for _ in read_lines(resource("demo", "heldout.jsonl")))
     assert len(answers) == 4 * questions
     # Whether the tiny student earns an accept is a measurement, not a condition; that the words follow the numbers is.

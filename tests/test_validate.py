@@ -18,12 +18,14 @@ from synth.core.calls import ChatRequest, Completion
 from synth.core.config import build
 from synth.core.errors import ConfigError, InferenceError, RunError
 from synth.core.jsonl import FileDigest, digest_file, read_lines, write_json, write_jsonl
-from synth.core.records import Passage
+from synth.core.records import Message, Passage
 from synth.core.resources import resource
 from synth.core.runs import Run, StageEntry
 from synth.inference.scripted import ScriptedTeacher
 from synth.inference.weights import weights_revision
 from tests.stub_endpoint import stub_endpoint
+from tune.budget import prompt_count
+from tune.candidate import Candidate
 from tune.contenders import WeightsName
 from tune.validate import Progress, ValidateConfig, read_verdict, validate
 from tune.verdict import Verdict
@@ -125,8 +127,9 @@ def judged(
 
 
 def answers(run: Run, candidate: str = "first") -> list[dict[str, Any]]:
-    """The lines of answers.jsonl."""
-    return [row for _, row in read_lines(run.answers_path(candidate) / "answers.jsonl")]
+    """The answers on file, contenders in the order of their names."""
+    files = sorted((run.answers_path(candidate) / "answers").iterdir())
+    return [row for path in files for _, row in read_lines(path)]
 
 
 def test_a_better_student_is_accepted_and_every_answer_is_on_file(tmp_path: Path) -> None:
@@ -143,7 +146,8 @@ def test_a_better_student_is_accepted_and_every_answer_is_on_file(tmp_path: Path
         for n in range(EACH)
     ]
     last = rows[-1]
-    assert (last["answer"], last["references"], last["em"], last["f1"]) == ("112 grams", ["112 grams"], 1.0, 1.0)
+    assert (last["answer"], last["references"]) == ("112 grams", ["112 grams"])
+    assert last["values"] == {"f1": 1.0, "em": 1.0}
     assert last["prompt"] == [{"role": "user", "content": "How heavy is part 2 of gadget 11?"}]
     assert (
         "Text: Gadget 3 has parts."
@@ -236,7 +240,7 @@ def test_a_run_without_a_student_names_the_command(tmp_path: Path) -> None:
         validate(run, ValidateConfig(heldout=tmp_path / "h.jsonl"))
 
 
-def test_a_held_out_question_in_the_training_set_is_named_in_a_warning(tmp_path: Path) -> None:
+def test_a_held_out_question_in_the_training_set_stops_the_command(tmp_path: Path) -> None:
     run, heldout = make_run(tmp_path)
     with run.train_path.open("ab") as file:
         leak = {"role": "user", "content": "How heavy is part 0  of GADGET 3?"}
@@ -247,9 +251,8 @@ def test_a_held_out_question_in_the_training_set_is_named_in_a_warning(tmp_path:
             "completion": [{"role": "assistant", "content": "x"}],
         }
         file.write(orjson.dumps(row) + b"\n")
-    verdict, *_ = judged(run, heldout)
-    said = next(w for w in verdict.warnings if "stand in the training set" in w)
-    assert said.startswith("1 of 36 held-out questions") and "(1 word for word)" in said and "ffffffffffffffff" in said
+    with pytest.raises(RunError, match=r"1 of 36 held-out questions .* `synth filter .* --heldout"):
+        judged(run, heldout)
 
 
 def test_a_dataset_that_was_not_decontaminated_is_a_loud_warning(tmp_path: Path) -> None:
@@ -300,16 +303,16 @@ def failing_on(text: str) -> Reply:
 def test_few_failed_calls_leave_their_question_out_for_every_contender(tmp_path: Path) -> None:
     run, heldout = make_run(tmp_path)
     verdict, *_ = judged(run, heldout, base=failing_on("part 1 of gadget 3"), max_failed=0.05)
-    assert verdict.items == 35 and {row.items for row in verdict.rows} == {35}
+    assert verdict.questions == 35 and {row.questions for row in verdict.rows} == {35}
     assert any("1 questions" in w for w in verdict.warnings)
     failed = [row for row in answers(run) if row["error"]]
     assert [row["contender"] for row in failed] == ["base", "few-shot", "retrieval"]
     assert {row["id"] for row in failed} == {"3-1"}
-    assert all(row["answer"] is None and row["f1"] is None for row in failed)
+    assert all(row["answer"] is None and row["values"] == {} for row in failed)
     assert "too long" in failed[0]["error"]
     # The failures are worth another try, and only they are asked again.
     verdict, base, tuned = judged(run, heldout, max_failed=0.05)
-    assert verdict.items == 36
+    assert verdict.questions == 36
     assert (len(base.requests), len(tuned.requests)) == (3, 0)
 
 
@@ -422,9 +425,10 @@ def test_a_stopped_validation_goes_on_and_repeats_at_most_the_calls_in_flight(
         repeated = sum(calls.values()) - 108
         assert repeated <= 4 if how is signal.SIGKILL else repeated == 0
         validate(whole, config)
-    for name in ("answers.jsonl", "verdict.json"):
-        stopped, straight = (r.answers_path("first") / name for r in (run, whole))
-        assert stopped.read_bytes() == straight.read_bytes()
+    stopped, straight = ([{**row, "seconds": None} for row in answers(r)] for r in (run, whole))
+    assert stopped == straight
+    assert all(row["seconds"] > 0 for row in answers(run))
+    assert len({(r.answers_path("first") / "verdict.json").read_bytes() for r in (run, whole)}) == 1
 
 
 def test_a_server_that_serves_other_models_is_named(tmp_path: Path) -> None:
@@ -450,8 +454,13 @@ def test_answers_of_the_real_engine_are_scored(tmp_path: Path, engine: "VLLMServ
     # The same weights on both sides: the student cannot be better than itself.
     assert not verdict.accepted
     assert verdict.gap("base").points == 0.0
-    assert verdict.items == 36
-    assert all(row["finish_reason"] in ("stop", "length") for row in answers(run))
+    assert verdict.questions == 36
+    rows = answers(run)
+    assert all(row["finish_reason"] in ("stop", "length") for row in rows)
+    assert all(row["seconds"] > 0 and 0 < row["confidence"] <= 1 for row in rows)
+    weights = resource("demo", "models") / "teacher"
+    count = prompt_count(Candidate("teacher", weights, "full", "teacher", weights, "", {}, False))
+    assert all(count([Message(**turn) for turn in row["prompt"]]) == row["prompt_tokens"] for row in rows)
     assert "not checked" in " ".join(verdict.warnings)
 
 

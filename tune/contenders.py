@@ -1,27 +1,36 @@
 """The contenders: what a user could do with a question instead of tuning, and the tuned student itself.
 
-A contender is a function from a question to messages, and the weights that they go to. Base, few-shot and
-retrieval ask through the templates answer.md and answer-with-context.md in prompts/, so that a better
-prompt for them is a better opponent; the tuned student is asked as it was trained.
+A contender is a function from an item of the held-out set to messages, and the weights that they go to. Base,
+few-shot, retrieval and the teacher ask through the templates answer.md, answer-with-context.md and, for label sets,
+label.md in prompts/, so that a better prompt for them is a better opponent; tuned students are asked as they were
+trained. All of them stay within one prompt budget (tune/budget.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 
-from synth.core.errors import RunError
+from synth.core.errors import ConfigError, RunError, did_you_mean
+from synth.core.heldout import HeldoutItem
 from synth.core.prompts import load_template
 from synth.core.records import Message, Passage, content_id
+from tune.budget import Budget, Fitted, Parts
 
 # Unlike the library's own pattern this keeps words of one character: "gate 3" is not "gate 4".
 _WORD = r"(?u)\b\w+\b"
 
-WeightsName = Literal["base", "tuned"]
+WeightsName = str
+"""Whose weights answer: "base", "tuned", "teacher", or "candidate:NAME" for an earlier candidate of the run."""
 
 STUDENT = "tuned"
-ANSWER, ANSWER_WITH_CONTEXT = "answer", "answer-with-context"
+CANDIDATE = "candidate:"
+ANSWER, ANSWER_WITH_CONTEXT, LABEL = "answer", "answer-with-context", "label"
+
+# Contenders that look something up in the run's passages; the teacher only where an item has no context of its own.
+LOOK_UP = frozenset({"retrieval", "tuned-retrieval", "teacher"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +47,41 @@ KINDS: Mapping[str, Kind] = {
     "retrieval": Kind("retrieval with the untuned model", "base"),
     "tuned": Kind("the tuned student", "tuned"),
     "tuned-retrieval": Kind("retrieval with the tuned student", "tuned"),
+    "teacher": Kind("the teacher with the passage", "teacher"),
 }
+
+
+def find_kind(name: str) -> Kind:
+    """Return what is known of a contender: one of `KINDS`, or "candidate:NAME".
+
+    Raises:
+        ConfigError: there is no such contender.
+    """
+    if name in KINDS:
+        return KINDS[name]
+    if name.startswith(CANDIDATE) and len(name) > len(CANDIDATE):
+        return Kind(f"the candidate {name.removeprefix(CANDIDATE)}", name)
+    known = [*KINDS, f"{CANDIDATE}NAME"]
+    raise ConfigError(f"no contender is called {name!r}", where="--contenders", fix=did_you_mean(name, known))
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One row of the validation table: `ask` makes the messages of a question."""
+    """One row of the validation table: `parts` makes the messages of an item, and says how they are made shorter."""
 
     name: str
     weights: WeightsName
-    ask: Callable[[str], tuple[Message, ...]]
+    parts: Callable[[HeldoutItem], Parts]
+
+    def ask(self, item: HeldoutItem) -> tuple[Message, ...]:
+        """Return the messages of an item at full length."""
+        parts = self.parts(item)
+        return parts.make(parts.total)
+
+    def prompt(self, item: HeldoutItem, budget: Budget | None = None) -> Fitted:
+        """Return the prompt as it is sent: at full length without a budget."""
+        parts = self.parts(item)
+        return Fitted(parts.make(parts.total), 0, parts.total, parts.unit) if budget is None else budget.fit(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,39 +99,88 @@ def make_contenders(
     passages: Sequence[Passage],
     examples: int = 4,
     top: int = 2,
+    labels: Sequence[str] = (),
+    may_refuse: bool = False,
 ) -> list[Contender]:
     """Return the named contenders in the given order.
 
     Args:
-        names: keys of `KINDS`.
+        names: keys of `KINDS`, or "candidate:NAME".
         rows: the lines of dataset/train.jsonl.
-        passages: what retrieval looks in.
+        passages: what retrieval looks in, and the teacher for an item without a context of its own.
         examples: question/answer turns of a few-shot prompt.
-        top: passages that retrieval puts before the question.
+        top: passages that stand before the question.
+        labels: those of a label set; all but the tuned students are told them.
+        may_refuse: whether some item has no answer, so that all but the tuned students are told what to say then.
 
     Raises:
+        ConfigError: there is no such contender.
         RunError: a contender has nothing to work with: no example, or no passage.
     """
-    asks: dict[str, Callable[[], Callable[[str], tuple[Message, ...]]]] = {
-        "base": lambda: ask_alone,
-        "few-shot": lambda: FewShot(choose_examples(rows, examples)),
-        "retrieval": lambda: Retrieval(passages, top),
+    words = Wording(tuple(labels), may_refuse)
+
+    @cache
+    def index() -> PassageIndex:
+        return PassageIndex(passages)
+
+    def for_teacher() -> "PassageIndex | None":
+        return index() if any(passage.text.split() for passage in passages) else None
+
+    asks: dict[str, Callable[[], Callable[[HeldoutItem], Parts]]] = {
+        "base": lambda: Alone(words),
+        "few-shot": lambda: FewShot(choose_examples(rows, examples, labels), words),
+        "retrieval": lambda: Retrieval(index(), top, words),
         "tuned": lambda: AsTrained(shared_system(rows)),
-        "tuned-retrieval": lambda: Retrieval(passages, top, shared_system(rows)),
+        # Its own turns were of questions alone, so it is told no labels: it has to know them from its training.
+        "tuned-retrieval": lambda: Retrieval(index(), top, Wording(may_refuse=may_refuse), shared_system(rows)),
+        "teacher": lambda: Retrieval(for_teacher(), top, words, own_context=True),
     }
-    return [Contender(name, KINDS[name].weights, asks[name]()) for name in names]
+    made = []
+    for name in names:
+        kind = find_kind(name)
+        made.append(Contender(name, kind.weights, asks.get(name, asks[STUDENT])()))
+    return made
 
 
-def prompt_digests(names: Sequence[str]) -> dict[str, str]:
+def prompt_digests(names: Sequence[str], labels: Sequence[str] = ()) -> dict[str, str]:
     """Return the SHA-256 of the templates that these contenders ask through, by name."""
-    used = {ANSWER} if {"base", "few-shot", "retrieval"} & {*names} else set()
-    used |= {ANSWER_WITH_CONTEXT} if {"retrieval", "tuned-retrieval"} & {*names} else set()
+    told = {"base", "few-shot", "retrieval", "teacher"} & {*names}
+    used = {LABEL if labels else ANSWER} if told else set()
+    with_context = {"tuned-retrieval"} if labels else LOOK_UP
+    used |= {ANSWER_WITH_CONTEXT} if with_context & {*names} else set()
     return {name: load_template(name).sha256 for name in sorted(used)}
 
 
-def ask_alone(question: str) -> tuple[Message, ...]:
-    """Return the question alone, through prompts/answer.md."""
-    return load_template(ANSWER).messages(question=question)
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How a question is put: with the labels of a label set, and with leave to refuse where some item has no answer."""
+
+    labels: tuple[str, ...] = ()
+    may_refuse: bool = False
+
+    def alone(self, question: str) -> tuple[Message, ...]:
+        """Return the question alone, through prompts/answer.md or prompts/label.md."""
+        if self.labels:
+            return load_template(LABEL).messages(question=question, labels=self.labels, passages=[])
+        return load_template(ANSWER).messages(question=question, may_refuse=self.may_refuse)
+
+    def with_passages(self, question: str, passages: Sequence[str]) -> tuple[Message, ...]:
+        """Return the question below the passages, through prompts/answer-with-context.md or prompts/label.md."""
+        if self.labels:
+            return load_template(LABEL).messages(question=question, labels=self.labels, passages=passages)
+        template = load_template(ANSWER_WITH_CONTEXT)
+        return template.messages(question=question, passages=passages, may_refuse=self.may_refuse)
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """The question alone."""
+
+    words: Wording
+
+    def __call__(self, item: HeldoutItem) -> Parts:
+        """Return the prompt of an item."""
+        return Parts(0, lambda _: self.words.alone(item.question))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,41 +189,77 @@ class AsTrained:
 
     system: Message | None = None
 
-    def __call__(self, question: str) -> tuple[Message, ...]:
-        """Return the messages of a question."""
-        return (*((self.system,) if self.system else ()), Message("user", question))
+    def __call__(self, item: HeldoutItem) -> Parts:
+        """Return the prompt of an item."""
+        messages = (*((self.system,) if self.system else ()), Message("user", item.question))
+        return Parts(0, lambda _: messages)
 
 
 @dataclass(frozen=True, slots=True)
 class FewShot:
-    """The examples as earlier turns, then the question."""
+    """The examples as earlier turns, then the question; an example of the very same question is left out."""
 
     examples: tuple[Example, ...]
+    words: Wording
 
-    def __call__(self, question: str) -> tuple[Message, ...]:
-        """Return the messages of a question."""
-        *system, user = ask_alone(question)
-        turns: list[Message] = []
-        for example in self.examples:
-            turns += [ask_alone(example.question)[-1], Message("assistant", example.answer)]
-        return (*system, *turns, user)
+    def __call__(self, item: HeldoutItem) -> Parts:
+        """Return the prompt of an item; each example is a part."""
+        asked = _plain(item.question)
+        examples = [example for example in self.examples if _plain(example.question) != asked]
+        shown = Wording(self.words.labels)
+
+        def make(count: int) -> tuple[Message, ...]:
+            *system, user = self.words.alone(item.question)
+            turns: list[Message] = []
+            for example in examples[:count]:
+                turns += [shown.alone(example.question)[-1], Message("assistant", example.answer)]
+            return (*system, *turns, user)
+
+        return Parts(len(examples), make, "examples")
 
 
+@dataclass(frozen=True, slots=True)
 class Retrieval:
-    """The best passages by BM25, then the question; the question alone where no passage shares a word with it.
+    """The best passages, then the question; the question alone where no passage shares a word with it.
 
-    BM25 as Lucene has it, by bm25s with its own defaults (k1 1.5, b 0.75, English stop words left out) but for
-    words of one character, which count.
-    Equal scores go to the passage that comes first.
+    `system` goes before the user's message, for a student that was trained with one. With `own_context` an item's own
+    context stands in the place of what the index finds.
     """
 
-    def __init__(self, passages: Sequence[Passage], top: int, system: Message | None = None) -> None:
-        """Index the passages.
+    index: "PassageIndex | None"
+    top: int
+    words: Wording
+    system: Message | None = None
+    own_context: bool = False
 
-        Args:
-            passages: what to look in.
-            top: how many passages stand before a question at most.
-            system: goes before the user's message, for a student that was trained with one.
+    def __call__(self, item: HeldoutItem) -> Parts:
+        """Return the prompt of an item; each sentence of the passages is a part."""
+        if self.own_context and item.context.strip():
+            found = [item.context]
+        else:
+            found = self.index.find(item.question, self.top) if self.index else []
+        places = [(place, end) for place, text in enumerate(found) for end in _ends(text)]
+
+        def make(count: int) -> tuple[Message, ...]:
+            if not count:
+                alone = self.words.alone(item.question)
+                return (self.system, Message("user", item.question)) if self.system else alone
+            last, end = places[count - 1]
+            asked = self.words.with_passages(item.question, [*found[:last], found[last][:end]])
+            return (self.system, asked[-1]) if self.system else asked
+
+        return Parts(len(places), make, "sentences")
+
+
+class PassageIndex:
+    """Finds the best passages by BM25.
+
+    As Lucene has it, by bm25s with its own defaults (k1 1.5, b 0.75, English stop words left out) but for
+    words of one character, which count. Equal scores go to the passage that comes first.
+    """
+
+    def __init__(self, passages: Sequence[Passage]) -> None:
+        """Index the passages.
 
         Raises:
             RunError: there is no passage with a word in it.
@@ -149,7 +268,6 @@ class Retrieval:
 
         self._tokenize = bm25s.tokenize
         self._texts = [passage.text for passage in passages]
-        self._top, self._system = top, system
         tokens = self._tokens(self._texts)
         if not any(tokens):
             raise RunError(
@@ -160,54 +278,67 @@ class Retrieval:
         self._index = bm25s.BM25()
         self._index.index(tokens, show_progress=False)
 
-    def find(self, question: str) -> list[str]:
-        """Return the best passages that share a word with the question, best first."""
+    def find(self, question: str, top: int) -> list[str]:
+        """Return the best passages that share a word with the question, best first, `top` at most."""
         words = self._tokens([question])[0]
         if not words:
             return []
         scores = self._index.get_scores(words)
-        best = np.argsort(-scores, kind="stable")[: self._top]
+        best = np.argsort(-scores, kind="stable")[:top]
         return [self._texts[place] for place in best if scores[place] > 0]
-
-    def __call__(self, question: str) -> tuple[Message, ...]:
-        """Return the messages of a question."""
-        found = self.find(question)
-        if not found:
-            return AsTrained(self._system)(question) if self._system else ask_alone(question)
-        asked = load_template(ANSWER_WITH_CONTEXT).messages(passages=found, question=question)
-        return (self._system, asked[-1]) if self._system else asked
 
     def _tokens(self, texts: list[str]) -> list[list[str]]:
         tokens: list[list[str]] = self._tokenize(texts, token_pattern=_WORD, return_ids=False, show_progress=False)
         return tokens
 
 
-def choose_examples(rows: Sequence[Mapping[str, Any]], count: int) -> tuple[Example, ...]:
+@lru_cache(maxsize=10_000)
+def _ends(text: str) -> list[int]:
+    """Return where a text may be cut: after each of its sentences, and at its end."""
+    from synth.core.sentences import split_sentences  # only where there is a passage to cut
+
+    ends = [sentence.end for sentence in split_sentences(text)]
+    return [*ends[:-1], len(text)]
+
+
+def choose_examples(rows: Sequence[Mapping[str, Any]], count: int, labels: Sequence[str] = ()) -> tuple[Example, ...]:
     """Return `count` examples, one a document while there are enough documents, whatever the order of the rows.
 
-    Only rows of one question and one answer are taken: a later turn of a conversation makes no sense alone.
+    Only rows of one question and one answer are taken: a later turn of a conversation makes no sense alone. For a
+    label set those whose answer is a label, or begins with one on a line of its own: the label is the example's
+    answer, and they are spread over the labels in place of the documents.
 
     Raises:
         RunError: the training set has no such row.
     """
-    single = [row for row in rows if [m["role"] for m in row["prompt"] if m["role"] != "system"] == ["user"]]
-    if not single:
-        raise RunError(
-            "no row is a single question with its answer",
-            where="dataset/train.jsonl",
-            fix="leave few-shot out of --contenders and --must-beat",
-        )
+    by_name = {_plain(label): label for label in labels}
     # By a hash, so that the choice depends on the rows alone and not on how documents or ids are named.
-    queues: dict[str, list[Mapping[str, Any]]] = {}
-    for row in sorted(single, key=lambda row: content_id("example", row["id"])):
-        queues.setdefault(row["document_id"], []).append(row)
-    order = sorted(queues, key=lambda document: content_id("document", document))
-    chosen: list[Mapping[str, Any]] = []
+    queues: dict[str, list[Example]] = {}
+    for row in sorted(rows, key=lambda row: content_id("example", row["id"])):
+        if [m["role"] for m in row["prompt"] if m["role"] != "system"] != ["user"]:
+            continue
+        answer = row["completion"][-1]["content"]
+        if labels:
+            first = answer.strip().partition("\n")[0]
+            if (label := by_name.get(_plain(first))) is None:
+                continue
+            answer = label
+        group = answer if labels else row["document_id"]
+        queues.setdefault(group, []).append(Example(row["prompt"][-1]["content"], answer))
+    if not queues:
+        what = (
+            f"no row's answer is one of the labels {', '.join(labels)}"
+            if labels
+            else ("no row is a single question with its answer")
+        )
+        raise RunError(what, where="dataset/train.jsonl", fix="leave few-shot out of --contenders and --must-beat")
+    order = sorted(queues, key=lambda group: content_id("label" if labels else "document", group))
+    chosen: list[Example] = []
     for turn in range(max(map(len, queues.values()))):
-        chosen += [queues[document][turn] for document in order if turn < len(queues[document])]
+        chosen += [queues[group][turn] for group in order if turn < len(queues[group])]
         if len(chosen) >= count:
             break
-    return tuple(Example(row["prompt"][-1]["content"], row["completion"][-1]["content"]) for row in chosen[:count])
+    return tuple(chosen[:count])
 
 
 def shared_system(rows: Sequence[Mapping[str, Any]]) -> Message | None:
@@ -217,3 +348,7 @@ def shared_system(rows: Sequence[Mapping[str, Any]]) -> Message | None:
         return None
     role, content = firsts.pop()
     return Message(role, content) if role == "system" else None
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())

