@@ -1,4 +1,4 @@
-"""`tune candidates`, `promote`, `rollback`: which students there are, and which one is in use."""
+"""What is done with judged candidates: `tune candidates`, `promote`, `rollback`, and `explain` from its own file."""
 
 from typing import Annotated
 
@@ -8,6 +8,7 @@ from rich.text import Text
 
 from synth.core.console import AsJson, RunFolder, notice, print_json, stdout
 from synth.core.runs import Run
+from tune.cli_explain import explain_command
 from tune.promotion import CandidateRow, Promotion, list_candidates, promote, rollback
 from tune.registry import Event
 
@@ -37,7 +38,7 @@ def promote_command(
     candidate: Annotated[
         str | None,
         typer.Argument(
-            metavar="[CANDIDATE]", help="Its name under students/. Default: the last one.", show_default=False
+            metavar="CANDIDATE", help="Its name under students/. Default: the last one.", show_default=False
         ),
     ] = None,
     force: Annotated[
@@ -100,7 +101,8 @@ def _history(events: tuple[Event, ...]) -> Table:
 
 
 def register(app: typer.Typer) -> None:
-    """Add `candidates`, `promote` and `rollback` to a command line."""
+    """Add `candidates`, `promote`, `rollback` and `explain` to a command line."""
     app.command("candidates")(candidates_command)
     app.command("promote")(promote_command)
     app.command("rollback")(rollback_command)
+    app.command("explain")(explain_command)

@@ -5,7 +5,7 @@ verdict at all, files that are not those that were tuned) it takes `force`, and 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -114,13 +114,6 @@ def promote(run: Run, name: str | None = None, *, force: bool = False, reason: s
         name = current_in(run).candidate
     name, entry = choose_candidate(run, name)
     verdict, verdict_sha256 = verdict_on(run, name)
-    concerns = _concerns(run, name, entry, verdict)
-    if concerns and not force:
-        raise RunError(
-            f"{name!r} is not promoted: {'; '.join(concerns)}",
-            where=str(run.student_path(name)),
-            fix=f"{_way_out(run, name, verdict)}, or promote it all the same with --force, which is recorded",
-        )
     folder, run_name = place_of(run)
     event = Event(
         action="promote",
@@ -129,13 +122,23 @@ def promote(run: Run, name: str | None = None, *, force: bool = False, reason: s
         weights_sha256=_weights_on_disk(run, name, entry),
         verdict=verdict,
         verdict_sha256=verdict_sha256,
-        forced=bool(concerns),
-        reason="; ".join([*([reason] if reason else []), *concerns]),
     )
+    already = _already(registry_of(run), event)
+    if already is not None:
+        return already
+    concerns = _concerns(run, name, entry, verdict)
+    if concerns and not force:
+        raise RunError(
+            f"{name!r} is not promoted: {'; '.join(concerns)}",
+            where=str(run.student_path(name)),
+            fix=f"{_way_out(run, name, verdict)}, or promote it all the same with --force, which is recorded",
+        )
+    event = replace(event, forced=bool(concerns), reason="; ".join([*([reason] if reason else []), *concerns]))
     with locked(folder) as registry:
-        now = registry.current
-        if now is not None and now.is_same(event) and (now.verdict, now.forced) == (event.verdict, event.forced):
-            return Promotion(now, registry.previous, changed=False, registry=registry)
+        # Another process may have been faster.
+        already, now = _already(registry, event), registry.current
+        if already is not None:
+            return already
         done, note = registry.record(event)
         return Promotion(done.history[-1], now, changed=True, registry=done, notes=(note,) if note else ())
 
@@ -197,6 +200,14 @@ def verdict_on(run: Run, name: str) -> tuple[VerdictWord, str | None]:
     if wanted is None or not path.is_file() or digest_file(path) != wanted:
         return "none", None
     return "accepted" if orjson.loads(path.read_bytes()).get("accepted") is True else "rejected", wanted.sha256
+
+
+def _already(registry: Registry, event: Event) -> Promotion | None:
+    """Return what there is to say where these weights are in use already, with the same verdict."""
+    now = registry.current
+    if now is None or not now.is_same(event) or now.verdict != event.verdict:
+        return None
+    return Promotion(now, registry.previous, changed=False, registry=registry)
 
 
 def _concerns(run: Run, name: str, entry: StageEntry, verdict: VerdictWord) -> list[str]:
