@@ -1,5 +1,6 @@
 """A candidate as validation finds it: what was tuned, how, and whether its files are still those that were tuned."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Literal
 import orjson
 
 from synth.core.errors import RunError, did_you_mean
-from synth.core.jsonl import digest_file
+from synth.core.jsonl import FileDigest, digest_file
 from synth.core.resources import resource
-from synth.core.runs import Run
+from synth.core.runs import Run, StageEntry
 from synth.inference.weights import model_name, weights_revision
+from tune.registry import CURRENT, current_in
 
 _STAGE = "sft:"
 
@@ -54,33 +56,31 @@ class Candidate:
 def find_candidate(run: Run, name: str | None = None) -> Candidate:
     """Return the named candidate, or the one that was finished last; students of a fold have to be named.
 
+    `current` is the name of the one that was promoted.
+
     Raises:
-        RunError: there is no such candidate, its files or the untuned model's are not those that were tuned.
+        RunError: there is no such candidate, its files or the untuned model's are not those that were tuned, or
+            the promoted one was trained again since.
     """
-    stages = run.stages()
-    finished = {stage.removeprefix(_STAGE): entry for stage, entry in stages.items() if stage.startswith(_STAGE)}
-    if not finished:
-        raise RunError("no student is tuned yet", where=str(run.path), fix=f"run `tune sft {run.path}` first")
-    if name is None:
-        whole = [candidate for candidate, entry in finished.items() if entry.config.get("fold") is None]
-        name = max(whole or finished, key=lambda candidate: (finished[candidate].finished, candidate))
-    if name not in finished:
+    promoted = current_in(run) if name == CURRENT else None
+    name, entry = choose_candidate(run, name if promoted is None else promoted.candidate)
+    folder = run.student_path(name)
+    changed = changed_files(run, entry)
+    if changed:
         raise RunError(
-            f"no finished candidate is called {name!r}", where=str(run.path), fix=did_you_mean(name, finished)
+            "the file is not as `tune sft` left it, so what is judged would not be what was tuned",
+            where=str(changed[0]),
+            fix=f"run `tune sft {run.path}` again",
         )
-    entry, folder = finished[name], run.student_path(name)
-    for output, digest in entry.outputs.items():
-        if not (run.path / output).is_file() or digest_file(run.path / output) != digest:
-            raise RunError(
-                "the file is not as `tune sft` left it, so what is judged would not be what was tuned",
-                where=str(run.path / output),
-                fix=f"run `tune sft {run.path}` again",
-            )
+    if promoted is not None and weights_sha256(entry.outputs) != promoted.weights_sha256:
+        raise RunError(
+            f"the candidate {name!r} was trained again since it was promoted",
+            where=str(folder),
+            fix=f"run `tune promote {run.path} {name}` for the new weights, or name the candidate",
+        )
     report = orjson.loads((folder / "training.json").read_bytes())
     spec = entry.config["student"]
-    student: str | Path = resource("demo", "models") / "student" if spec == "bundled" else spec
-    if Path(student).expanduser().is_dir():
-        student = Path(student).expanduser()
+    student = untuned_model(entry)
     now = weights_revision(student)
     if now and now != report["student_revision"]:
         raise RunError(
@@ -98,3 +98,51 @@ def find_candidate(run: Run, name: str | None = None) -> Candidate:
         data={name: digest.sha256 for name, digest in sorted(entry.inputs.items())},
         plain_template=entry.config.get("chat_template") == "plain",
     )
+
+
+def finished_candidates(run: Run) -> dict[str, StageEntry]:
+    """Return what run.json says of each finished candidate, by its name."""
+    stages = run.stages()
+    return {stage.removeprefix(_STAGE): entry for stage, entry in stages.items() if stage.startswith(_STAGE)}
+
+
+def choose_candidate(run: Run, name: str | None = None) -> tuple[str, StageEntry]:
+    """Return the named candidate's entry, or that of the one that was finished last; its files are not looked at.
+
+    Raises:
+        RunError: there is none.
+    """
+    finished = finished_candidates(run)
+    if not finished:
+        raise RunError("no student is tuned yet", where=str(run.path), fix=f"run `tune sft {run.path}` first")
+    if name is None:
+        whole = [candidate for candidate, entry in finished.items() if entry.config.get("fold") is None]
+        name = max(whole or finished, key=lambda candidate: (finished[candidate].finished, candidate))
+    if name not in finished:
+        raise RunError(
+            f"no finished candidate is called {name!r}", where=str(run.path), fix=did_you_mean(name, finished)
+        )
+    return name, finished[name]
+
+
+def changed_files(run: Run, entry: StageEntry) -> list[Path]:
+    """Return the candidate's files that are gone, or not as `tune sft` left them."""
+    paths = {run.path / output: digest for output, digest in entry.outputs.items()}
+    return [path for path, digest in paths.items() if not path.is_file() or digest_file(path) != digest]
+
+
+def weights_sha256(files: Mapping[str, FileDigest]) -> str | None:
+    """Return a digest of all files of weights among a candidate's files, or None where there are none."""
+    weights = sorted(digest.sha256 for name, digest in files.items() if name.endswith(".safetensors"))
+    # All files of weights that come in several count, not the first alone.
+    joined = weights[0] if len(weights) == 1 else hashlib.sha256("".join(weights).encode()).hexdigest()
+    return joined if weights else None
+
+
+def untuned_model(entry: StageEntry) -> str | Path:
+    """Return the model that a candidate was tuned from: a folder or a hub id."""
+    spec: str = entry.config["student"]
+    if spec == "bundled":
+        return resource("demo", "models") / "student"
+    folder = Path(spec).expanduser()
+    return folder if folder.is_dir() else spec

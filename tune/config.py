@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tune.registry import CURRENT
+
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 # What only an adapter has; a full training with other values here would do the same work.
@@ -33,8 +35,8 @@ class TuneConfig(BaseModel):
     """The branch, tag or commit of a hub student. Default: its main branch."""
 
     from_: Annotated[str | None, Field(alias="from")] = None
-    """A finished candidate to go on from, in place of the untuned student: its name in this run, or the folder of one
-    in another run. Its method, student and adapter shape are taken over."""
+    """A finished candidate to go on from, in place of the untuned student: its name in this run, the folder of one
+    in another run, or "current" for the promoted one. Its method, student and adapter shape are taken over."""
 
     method: Literal["lora", "qlora", "full"] = "lora"
     """Train a small adapter beside frozen weights ("lora"), beside weights held in four bits ("qlora", needs the
@@ -202,6 +204,8 @@ class TuneConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TuneConfig":
+        if self.candidate == CURRENT:
+            raise ValueError("candidate: 'current' is the name of the promoted one, so take another")
         if self.data is not None and self.mix:
             raise ValueError("data and mix exclude each other: name all sources with mix")
         if self.fold is not None and (self.folds is None or self.fold > self.folds):

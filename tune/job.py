@@ -20,6 +20,7 @@ from tune.lineage import Parent, continued, find_parent
 from tune.memory import MemoryPlan, plan_memory
 from tune.preflight import examine
 from tune.ranks import processes
+from tune.registry import behind_link
 from tune.rows import Dataset
 from tune.setup import Setup, settle
 from tune.student import Student, open_student
@@ -54,6 +55,8 @@ class Job:
         if config.from_ is not None:
             parent = find_parent(run, config.from_)
             config = continued(config, parent, frozenset(config.model_fields_set))
+        if behind_link(config.student) != config.student:
+            config = config.model_copy(update={"student": behind_link(config.student)})
         dataset = open_dataset(run, config)
         for note in dataset.notes:
             notes.add(note)

@@ -1,6 +1,5 @@
 """Going on from a candidate: which one, what it hands down, and where it came from."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ import orjson
 
 from synth.core.errors import ConfigError, RunError
 from synth.core.runs import Run
-from tune.candidate import Candidate, find_candidate
+from tune.candidate import Candidate, find_candidate, weights_sha256
 from tune.config import TuneConfig
+from tune.registry import CURRENT, place_of, registry_of
 
 # What an adapter that is trained further keeps from the one it was.
 _SHAPE = ("rank", "alpha", "target_modules", "rslora", "dora")
@@ -27,26 +27,24 @@ class Parent:
 
 
 def find_parent(run: Run, named: str) -> Parent:
-    """Return the candidate to go on from: one of this run by name, or one of another run by its folder.
+    """Return the candidate to go on from: one of this run by name, one of another run by its folder, or `current`.
 
     Raises:
         RunError: there is no such finished candidate, or its files are not those that were tuned.
     """
     home, name = _home(run, named)
-    candidate = find_candidate(home, name)
+    candidate = find_candidate(home, CURRENT if named == CURRENT else name)
     report = orjson.loads((candidate.folder / "training.json").read_bytes())
     outputs = home.stages()[f"sft:{candidate.name}"].outputs
-    weights = sorted(digest.sha256 for name, digest in outputs.items() if name.endswith(".safetensors"))
-    if not weights:
+    every = weights_sha256(outputs)
+    if every is None:
         raise RunError("the candidate has no weights", where=str(candidate.folder), fix="train it again")
     this = {
         "candidate": candidate.name,
         "run": home.path.resolve().name,
         "data": dict(candidate.data),
-        "weights_sha256": weights,
+        "weights_sha256": sorted(d.sha256 for name, d in outputs.items() if name.endswith(".safetensors")),
     }
-    # All files of weights that come in several count, not the first alone.
-    every = weights[0] if len(weights) == 1 else hashlib.sha256("".join(weights).encode()).hexdigest()
     return Parent(candidate, every, (this, *report.get("lineage", ())))
 
 
@@ -59,6 +57,10 @@ def student_of(run: Run, named: str) -> str | None:
 
 def _home(run: Run, named: str) -> tuple[Run, str]:
     """Return the run that a candidate is in, and its name there."""
+    if named == CURRENT:
+        # The promoted one may be of another run in the same folder.
+        promoted = registry_of(run).current
+        return (run, named) if promoted is None else (Run.open(place_of(run)[0] / promoted.run), promoted.candidate)
     folder = Path(named).expanduser()
     if folder.is_dir() and (folder / "training.json").is_file():
         folder = folder.resolve()

@@ -116,7 +116,12 @@ def _locate(named: str) -> tuple[str, bool]:
         beside = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
         raise ConfigError("there is no such model folder", where=str(folder), fix=did_you_mean(folder.name, beside))
     if (folder / "adapter_config.json").exists():
-        raise ConfigError("this is an adapter", where=str(folder), fix="name the model it was trained for")
+        raise ConfigError(
+            "this is an adapter",
+            where=str(folder),
+            fix="name the model it was trained for; `tune export --merge` makes one model of both, and "
+            "`tune sft --from` trains an adapter further",
+        )
     if not (folder / "config.json").exists():
         raise ConfigError(
             "the folder has no config.json, so it is no model", where=str(folder), fix="name a model's folder"

@@ -81,6 +81,13 @@ async def find_model(spec: str, *, role: str, served: str | None = None) -> Mode
     weights: str | Path = bundled_model(role) if spec == BUNDLED else spec
     if isinstance(weights, Path) or Path(weights).is_dir():
         weights = Path(weights)
+        # vLLM would say so after a minute, in its own words.
+        if (weights / "adapter_config.json").is_file() and not (weights / "config.json").is_file():
+            raise ConfigError(
+                "the folder holds an adapter, and no whole model",
+                where=f"--{role} {spec}",
+                fix=f"merge it into its model first: `tune export {spec} --merge --to FOLDER`, then name that folder",
+            )
     elif spec.count("/") != 1 or spec.startswith((".", "/", "~")):
         raise ConfigError(
             f"{spec!r} is no folder, no hub id (owner/name) and no URL",

@@ -1,0 +1,485 @@
+"""One held-out item's story: what each contender answered, and where the dataset would have had to teach it.
+
+Read from the run's own files. The held-out file is not opened: what is shown of it stands in the answers.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from synth.core.errors import RunError, did_you_mean
+from synth.core.jsonl import parse_line, read_blocks, read_lines
+from synth.core.record_file import parse_record
+from synth.core.records import Passage, Record
+from synth.core.runs import Run, StageEntry
+from synth.inference.journal import read_calls
+from tune.candidate import choose_candidate
+from tune.nearest import nearest_rows
+from tune.registry import CURRENT, current_in
+
+__all__ = ["ContenderAnswer", "ItemStory", "NearRecord", "Source", "explain"]
+
+_BLOCK_BYTES = 1 << 20
+_LEAST_PREFIX = 4
+# Unlike bm25s's own pattern this keeps words of one character: "gate 3" is not "gate 4".
+_WORD = r"(?u)\b\w+\b"
+
+
+@dataclass(frozen=True, slots=True)
+class ContenderAnswer:
+    """What a contender was asked and said. `values` are its scores, 0 to 1; `line` is all of it as it is on file."""
+
+    contender: str
+    text: str | None
+    values: Mapping[str, float]
+    line: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def doubts(self) -> list[str]:
+        """What there is to say against the answer beside its scores."""
+        said = []
+        if self.line.get("error"):
+            said.append(f"no answer: {self.line['error']}")
+        if self.line.get("finish_reason") == "length":
+            said.append("cut off at max_tokens")
+        if self.line.get("refused"):
+            said.append("a refusal")
+        if self.line.get("supported") is False:
+            said.append("no passage supports it")
+        return said
+
+
+@dataclass(frozen=True, slots=True)
+class NearRecord:
+    """A training row that asks something near, and where it came from.
+
+    `similarity` is the cosine of the two questions' words, 0 to 1. `record` and `passage` are None for a row that
+    did not come from this run's records; `calls` are the journal's entries of the teacher's calls that made it.
+    """
+
+    id: str
+    question: str
+    answer: str
+    document_id: str
+    similarity: float
+    record: Record | None
+    passage: Passage | None
+    calls: tuple[Mapping[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row and its origin as JSON values."""
+        return {
+            "id": self.id,
+            "question": self.question,
+            "answer": self.answer,
+            "document_id": self.document_id,
+            "similarity": self.similarity,
+            "record": None if self.record is None else self.record.to_json(),
+            "passage": None if self.passage is None else self.passage.to_json(),
+            "calls": [dict(call) for call in self.calls],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A passage that should have produced a record for the item, and what came of it.
+
+    Attributes:
+        passage: found by BM25 with the question and its answers.
+        score: of BM25, higher is better; comparable within one story.
+        holds_answer: whether an answer stands in it word for word; None for items without one.
+        same_document: whether the held-out file names its document.
+        records: all that were made from it.
+        splits: where those that were kept stand, by id: "train", "validation", or "" where they stand in neither.
+        quarantined: the reasons of calls about it that gave no record, and how often.
+    """
+
+    passage: Passage
+    score: float
+    holds_answer: bool | None
+    same_document: bool
+    records: tuple[Record, ...]
+    splits: Mapping[str, str]
+    quarantined: Mapping[str, int]
+
+    @property
+    def kept(self) -> list[Record]:
+        """The records that were kept."""
+        return [record for record in self.records if record.decision is not None and record.decision.keep]
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many rejected records each rule spoke against, most first; several may speak against one record."""
+        counts: Counter[str] = Counter()
+        for record in self.records:
+            if record.decision is not None and not record.decision.keep:
+                counts.update({reason.partition(":")[0] for reason in record.decision.reasons})
+        return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the passage and what came of it as JSON values."""
+        return {
+            "passage": self.passage.to_json(),
+            "score": self.score,
+            "holds_answer": self.holds_answer,
+            "same_document": self.same_document,
+            "records": len(self.records),
+            "kept": len(self.kept),
+            "rejected": sum(record.decision is not None and not record.decision.keep for record in self.records),
+            "reasons": self.reasons,
+            "quarantined": dict(self.quarantined),
+            "pairs": [_pair(record, self.splits.get(record.id)) for record in self.records],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ItemStory:
+    """All that the run knows of one held-out item. `said` is what follows from it, in plain words."""
+
+    candidate: str
+    item_id: str
+    document_id: str
+    question: str
+    references: tuple[str, ...]
+    unanswerable: bool
+    wanted: str | None
+    answers: tuple[ContenderAnswer, ...]
+    nearest: tuple[NearRecord, ...]
+    sources: tuple[Source, ...]
+    said: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the story as JSON values."""
+        return {
+            "candidate": self.candidate,
+            "item": {
+                "id": self.item_id,
+                "document_id": self.document_id,
+                "question": self.question,
+                "references": list(self.references),
+                "unanswerable": self.unanswerable,
+                "wanted": self.wanted,
+            },
+            "answers": [dict(answer.line) for answer in self.answers],
+            "nearest": [row.to_json() for row in self.nearest],
+            "sources": [source.to_json() for source in self.sources],
+            "said": list(self.said),
+        }
+
+
+def explain(run: Run, item_id: str, candidate: str | None = None, *, top: int = 3) -> ItemStory:
+    """Tell the story of one item of the held-out set that a candidate was judged on.
+
+    Args:
+        run: the run of the candidate.
+        item_id: the item's id, or the only one that begins so (four characters or more).
+        candidate: its name, or "current"; by default the one that was finished last of those that were judged.
+        top: how many training records and how many passages are shown.
+
+    Raises:
+        RunError: no such candidate was judged, it was asked no such item, or a file of the run cannot be read.
+    """
+    name, entry = _judged(run, candidate)
+    lines = _lines_of(run, name, entry, item_id)
+    first = lines[0]
+    rows = {split: _rows(path) for split, path in (("train", run.train_path), ("validation", run.validation_path))}
+    passages = _passages(run)
+    references = tuple(first["references"])
+    wanted = first.get("wanted")
+    # A label such as "3" is no text that a passage would hold.
+    answers = () if wanted is not None else references
+    found = _best(list(passages.values()), " ".join([first["question"], *answers]), top)
+    near = nearest_rows([first["question"]], rows["train"], top)[0] if rows["train"] else []
+    asked = {place.passage.id: place.asked for place, _ in found}
+    records = _records(run, [row.row_id for row in near], [*asked.values()])
+    splits = {str(row["id"]): split for split, held in rows.items() for row in held}
+    quarantined = _quarantined(run, {*asked.values()})
+    sources = tuple(
+        Source(
+            passage=place.passage,
+            score=round(score, 4),
+            holds_answer=any(_holds(place.passage.text, text) for text in answers) if answers else None,
+            same_document=place.passage.document_id == first["document_id"],
+            records=tuple(record for record in records.values() if record.passage_id == place.asked),
+            splits={record.id: splits.get(record.id, "") for record in records.values()},
+            quarantined=quarantined.get(place.asked, {}),
+        )
+        for place, score in found
+    )
+    by_id = {str(row["id"]): row for row in rows["train"]}
+    keys = [key for row in near if row.row_id in records for key in records[row.row_id].provenance.call_keys]
+    calls = read_calls(run.journal_path, keys)
+    nearest = []
+    for row in near:
+        record = records.get(row.row_id)
+        made = () if record is None else record.provenance.call_keys
+        place = None if record is None else passages.get(record.passage_id)
+        nearest.append(
+            NearRecord(
+                id=row.row_id,
+                question=row.text,
+                answer=_last_turn(by_id[row.row_id]["completion"]),
+                document_id=str(by_id[row.row_id].get("document_id", "")),
+                similarity=row.similarity,
+                record=record,
+                passage=None if place is None else place.passage,
+                calls=tuple(calls[key] for key in made if key in calls),
+            )
+        )
+    story = ItemStory(
+        candidate=name,
+        item_id=first["id"],
+        document_id=first["document_id"],
+        question=first["question"],
+        references=references,
+        unanswerable=bool(first.get("unanswerable", not references)),
+        wanted=wanted,
+        answers=tuple(ContenderAnswer(line["contender"], line["answer"], _values(line), line) for line in lines),
+        nearest=tuple(nearest),
+        sources=sources,
+        said=(),
+    )
+    return replace(story, said=(*_trained_on_other_rows(run, name), *_said(story, rows)))
+
+
+def _judged(run: Run, candidate: str | None) -> tuple[str, StageEntry]:
+    """Return the judged candidate that is meant, and the entry of its validation."""
+    stages = run.stages()
+    judged = {stage.partition(":")[2]: entry for stage, entry in stages.items() if stage.startswith("validate:")}
+    if candidate is None:
+        if not judged:
+            raise RunError(
+                "no candidate was judged yet",
+                where=str(run.path),
+                fix=f"run `tune validate {run.path} --heldout FILE` first",
+            )
+        candidate = max(judged, key=lambda name: (stages[f"sft:{name}"].finished, name))
+    elif candidate == CURRENT:
+        candidate = current_in(run).candidate
+    name, _ = choose_candidate(run, candidate)
+    if name not in judged:
+        raise RunError(
+            f"the candidate {name!r} was not judged yet",
+            where=str(run.path),
+            fix=f"run `tune validate {run.path} --candidate {name} --heldout FILE` first",
+        )
+    return name, judged[name]
+
+
+def _lines_of(run: Run, name: str, entry: StageEntry, item_id: str) -> list[dict[str, Any]]:
+    """Return each contender's line about the item, in the order that they were named in."""
+    paths = [run.path / path for path in entry.outputs if _holds_answers(PurePosixPath(path))]
+    lines = [line for path in paths for _, line in read_lines(path)]
+    ids = dict.fromkeys(line["id"] for line in lines)
+    wanted = [item_id] if item_id in ids else [one for one in ids if one.startswith(item_id)]
+    if len(wanted) != 1 or (wanted[0] != item_id and len(item_id) < _LEAST_PREFIX):
+        some = ", ".join([*ids][:5])
+        near = did_you_mean(item_id, ids)
+        several = f"{len(wanted)} ids begin so; write more of it"
+        raise RunError(
+            f"the candidate {name!r} was asked no item {item_id!r}",
+            where=str(run.answers_path(name)),
+            fix=several
+            if len(wanted) > 1 and len(item_id) >= _LEAST_PREFIX
+            else near
+            if near.startswith("did")
+            else f"its {len(ids)} items are called {some}{' and so on' if len(ids) > 5 else ''}",
+        )
+    order = [*entry.config.get("contenders", ())]
+    own = [line for line in lines if line["id"] == wanted[0]]
+    return sorted(own, key=lambda line: order.index(line["contender"]) if line["contender"] in order else len(order))
+
+
+def _holds_answers(path: PurePosixPath) -> bool:
+    """Whether a file of a validation has its answers: one a contender, or one for all as runs of 0.1 have it."""
+    return path.suffix == ".jsonl" and (path.parent.name == "answers" or path.name == "answers.jsonl")
+
+
+def _values(line: Mapping[str, Any]) -> dict[str, float]:
+    values = line["values"] if "values" in line else {name: line.get(name) for name in ("f1", "em")}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _rows(path: Path) -> list[Mapping[str, Any]]:
+    return [row for _, row in read_lines(path)] if path.is_file() else []
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A passage, and the id of the one that the teacher was asked about in its stead: an equal one's, or its own."""
+
+    passage: Passage
+    asked: str
+
+
+def _passages(run: Run) -> dict[str, _Place]:
+    found = {}
+    for _, row in read_lines(run.passages_path) if run.passages_path.is_file() else ():
+        passage = Passage.from_json(row)
+        found[passage.id] = _Place(passage, row.get("duplicate_of") or passage.id)
+    return found
+
+
+def _best(places: Sequence[_Place], query: str, top: int) -> list[tuple[_Place, float]]:
+    """Return the passages that share most with the query by BM25, best first; of equal texts one."""
+    import bm25s  # brings numba with it
+
+    def tokens(texts: list[str]) -> list[list[str]]:
+        made: list[list[str]] = bm25s.tokenize(texts, token_pattern=_WORD, return_ids=False, show_progress=False)
+        return made
+
+    words = tokens([query])[0]
+    asked = [place for place in places if place.asked == place.passage.id]
+    texts = tokens([place.passage.text for place in asked])
+    if not words or not any(texts):
+        return []
+    index = bm25s.BM25()
+    index.index(texts, show_progress=False)
+    scores = [float(score) for score in index.get_scores(words)]
+    best = sorted(range(len(asked)), key=lambda number: -scores[number])[:top]
+    return [(asked[number], scores[number]) for number in best if scores[number] > 0]
+
+
+def _records(run: Run, ids: Sequence[str], passage_ids: Sequence[str]) -> dict[str, Record]:
+    """Return the records with these ids or from these passages, by id; the other lines are not parsed."""
+    found = {}
+    for number, line in _lines_with(run.records_path, [*ids, *passage_ids]):
+        _, record = parse_record(line, where=f"{run.records_path}:{number}")
+        if record.id in ids or record.passage_id in passage_ids:
+            found[record.id] = record
+    return found
+
+
+def _quarantined(run: Run, passage_ids: set[str]) -> dict[str, dict[str, int]]:
+    """Return how often each reason was given for calls about these passages, by passage."""
+    counts: dict[str, Counter[str]] = {}
+    for number, line in _lines_with(run.quarantine_path, sorted(passage_ids)):
+        row = parse_line(line, where=f"{run.quarantine_path}:{number}")
+        if row.get("passage_id") in passage_ids:
+            counts.setdefault(row["passage_id"], Counter())[str(row.get("reason"))] += 1
+    return {passage_id: dict(counter.most_common()) for passage_id, counter in counts.items()}
+
+
+def _lines_with(path: Path, texts: Sequence[str]) -> Iterator[tuple[int, bytes]]:
+    if not texts or not path.is_file():
+        return
+    wanted = re.compile(b"|".join(re.escape(text.encode()) for text in texts))
+    for block in read_blocks(path, _BLOCK_BYTES):
+        for number, line in block:
+            if wanted.search(line):
+                yield number, line
+
+
+def _said(story: ItemStory, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
+    """Say what follows: whether the documents hold the answer, what the dataset made of it, who knew it."""
+    if not rows["train"]:
+        yield "The run has no training set of its own, so what the candidate was trained on cannot be shown."
+    if story.unanswerable:
+        yield "No answer is right here: a refusal is."
+    yield from _said_of_scores(story.answers)
+    # Another document may hold the same words and speak of something else.
+    holders = sorted((source for source in story.sources if source.holds_answer), key=lambda s: not s.same_document)
+    if not story.sources:
+        yield "No passage of the run shares a word with it."
+    elif story.references and story.wanted is None and not holders:
+        yield (
+            "None of these passages holds the answer word for word: the documents may not say it, or say it in other "
+            "words."
+        )
+    for source in holders[:1]:
+        yield from _said_of(source, story.references)
+    if rows["train"] and not story.nearest:
+        yield "No training question shares a word with it."
+    documents = {split: {str(row.get("document_id")) for row in held} for split, held in rows.items()}
+    if story.document_id in documents["validation"] - documents["train"]:
+        yield "Its document is one of those that were kept for the validation loss, so no row about it was trained on."
+
+
+def _said_of_scores(answers: Sequence[ContenderAnswer]) -> Iterator[str]:
+    """Say who answered best, by the first measure on file, and how far the tuned student is from it."""
+    metric = next((name for answer in answers for name in answer.values), "")
+    values = {answer.contender: answer.values[metric] for answer in answers if metric in answer.values}
+    if not values:
+        return
+    best = max(values.values())
+    leaders = ", ".join(name for name, value in values.items() if value == best)
+    own = f"; tuned: {values['tuned']:.2f}" if "tuned" in values and values["tuned"] < best else ""
+    yield f"No contender scored above 0 ({metric})." if best == 0 else f"Best by {metric}: {leaders} ({best:.2f}){own}."
+
+
+def _said_of(source: Source, references: Sequence[str]) -> Iterator[str]:
+    """Say what became of the passage that holds the answer."""
+    where = f"The passage {source.passage.id} of {source.passage.document_id} holds the answer"
+    kept = source.kept
+    teaching = [record for record in kept if any(_holds(record.answer, text) for text in references)]
+    undecided = sum(record.decision is None for record in source.records)
+    if not source.records:
+        reasons = ", ".join(source.quarantined)
+        yield f"{where}, and gave no record" + (f" ({reasons})." if reasons else ".")
+    elif undecided:
+        yield f"{where}; {_many(undecided, 'record')} of it are not filtered yet."
+    elif not kept:
+        made = _many(len(source.records), "record")
+        yield f"{where}; {made} came of it, and none was kept ({_counted(source.reasons)})."
+    elif not teaching:
+        lost = [record for record in source.records if any(_holds(record.answer, text) for text in references)]
+        yield (
+            f"{where}; {len(kept)} of {_many(len(source.records), 'record')} stayed, and none with this answer"
+            + (f"; {_many(len(lost), 'record')} with it went." if lost else ".")
+        )
+    else:
+        trained = sum(source.splits.get(record.id) == "train" for record in teaching)
+        yield (
+            f"{where}, and {_many(len(teaching), 'kept record')} with this answer came of it, "
+            f"{trained} of them in the training set."
+        )
+
+
+def _trained_on_other_rows(run: Run, name: str) -> list[str]:
+    """Return the doubt that the dataset on disk is not the one that the candidate learned from."""
+    inputs = run.stages()[f"sft:{name}"].inputs
+    if "dataset/train.jsonl" not in inputs:
+        return ["The candidate was tuned on rows from elsewhere; those shown here are the run's own."]
+    now = run.stages().get("filter")
+    digest = None if now is None else now.outputs.get("dataset/train.jsonl")
+    if digest is not None and digest != inputs["dataset/train.jsonl"]:
+        return ["The dataset was filtered again since the candidate was tuned: the rows shown here are those of now."]
+    return []
+
+
+def _pair(record: Record, split: str | None) -> dict[str, Any]:
+    decision = record.decision
+    return {
+        "id": record.id,
+        "question": record.question,
+        "answer": record.answer,
+        "kept": None if decision is None else decision.keep,
+        "reasons": [] if decision is None else list(decision.reasons),
+        "split": (split or None) if decision is not None and decision.keep else None,
+    }
+
+
+def _last_turn(completion: Any) -> str:  # noqa: ANN401  (a text, or messages)
+    return completion if isinstance(completion, str) else str(completion[-1]["content"]) if completion else ""
+
+
+def _holds(text: str, part: str) -> bool:
+    """Whether the words of `part` stand in `text` in a row; case and punctuation do not count."""
+    words = _plain(part)
+    return bool(words.strip()) and words in _plain(text)
+
+
+def _plain(text: str) -> str:
+    return f" {' '.join(re.findall(_WORD, text.casefold()))} "
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    shown = [f"{reason} {count}" for reason, count in [*reasons.items()][:4]]
+    return ", ".join(shown) + (", …" if len(reasons) > 4 else "")
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
