@@ -27,6 +27,8 @@ class ValidateConfig(BaseModel):
     """The model of the contender "teacher", which has the passage before it: a hub id, a folder, a URL or "bundled"."""
     must_beat: tuple[str, ...] = ("base", "few-shot")
     """The contenders that the tuned student has to beat, with commas between. The others are reported."""
+    teacher_model: str | None = None
+    """With a teacher at a URL: the model's name there."""
     metric: str | None = None
     """The metric that decides. Default by what the held-out items ask for: f1 for answers, correct for labels, rouge_l
     for free text."""
@@ -124,6 +126,10 @@ class ValidateConfig(BaseModel):
                     f"must_beat names {name!r}, which is not among the contenders: add it, or say what has to be "
                     "beaten with --must-beat"
                 )
+        if "teacher" in self.contenders and self.teacher is None:
+            raise ValueError('the contender "teacher" needs to know who it is: name the model with teacher')
+        if self.teacher is not None and "teacher" not in self.contenders:
+            raise ValueError("a teacher is named, and is not among the contenders: add it, or leave teacher out")
         if self.server is None and (self.server_base or self.server_tuned):
             raise ValueError("server_base and server_tuned mean nothing without server")
         if self.hourly_price is not None and (self.price_prompt or self.price_completion):
@@ -158,6 +164,6 @@ class ValidateConfig(BaseModel):
 
         Files and models that are left out here stand there by their digests and revisions.
         """
-        left_out = {"heldout", "candidate", "teacher", "regression", "judge", "judge_marks"}
+        left_out = {"heldout", "candidate", "teacher", "teacher_model", "regression", "judge", "judge_marks"}
         left_out |= {"server", "server_base", "server_tuned", "merged"}
         return self.model_dump(mode="json", exclude=left_out)
