@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ KETTLE = "The kettle holds 1.7 litres. Descale it every six weeks with citric ac
 GARDEN = "The garden opens at eight. Dogs are not allowed on the lawn, and the gardener locks the gate."
 
 
-def passage(text: str, document: str = "d") -> Passage:
+def passage(text: str, document: str = "text") -> Passage:
     return Passage(document, text, 0, len(text))
 
 
@@ -71,6 +72,21 @@ def test_the_own_passage_comes_first_and_is_looked_in_without_a_run() -> None:
     assert Support().supported(own, "dogs on the lawn") is True
 
 
+def test_of_the_own_document_more_is_looked_in() -> None:
+    texts = [
+        f"Part {place} of the house is made of {stuff}." for place, stuff in enumerate(["brick", "oak", "tin", "lead"])
+    ]
+    asked = HeldoutItem("i", "What is the best part of the house?", (), "house.md")
+    for name, found in (("house.md", 4), ("other.md", 3)):
+        support = Support([passage(text, name) for text in texts])
+        assert len(support.passages_for(asked)) == found
+        assert support.supported(asked, "lead") is (found == 4)
+    # Even a question that shares no word with it is about its document.
+    support = Support([passage(KETTLE, "house.md"), passage(GARDEN, "other.md")])
+    assert support.supported(HeldoutItem("j", "When?", (), "house.md"), "every six weeks") is True
+    assert support.passages_for(HeldoutItem("j", "When?", (), "house.md", GARDEN)) == (GARDEN,)
+
+
 def test_a_script_without_spaces_is_looked_for_as_it_is() -> None:
     asked = item("水壺多久除垢一次？", "水壺應每六週除垢一次。")
     assert Support().supported(asked, "每六週") is True
@@ -88,14 +104,24 @@ def test_human_answers_are_supported_and_those_of_other_questions_are_not() -> N
     if not folder or not (Path(folder) / "xquad.en.json").is_file():
         pytest.skip("set SYNTH_SHARED_DATA to the folder of xquad.en.json")
     items = load_heldout(Path(folder) / "xquad.en.json").items
-    passages = [passage(text) for text in dict.fromkeys(one.context for one in items)]
-    support, rng = Support(passages), random.Random(0)
-    right, found, wrong = [], [], []
-    for one in items:
-        other = rng.choice([a for a in items if a.document_id != one.document_id])
-        right.append(support.supported(one, one.answers[0]))
-        found.append(support.supported(replace(one, context=""), one.answers[0]))
-        wrong.append(support.supported(one, other.answers[0]))
-    rates = [sum(filter(None, told)) / sum(one is not None for one in told) for told in (right, found, wrong)]
-    # Measured: 99.9 % with the item's own passage, 97.8 % without it, 1.7 % for answers about other documents.
-    assert rates[0] > 0.99 and rates[1] > 0.97 and rates[2] < 0.03, rates
+    texts = dict.fromkeys((one.document_id, one.context) for one in items)
+    known = Support([passage(text, document) for document, text in texts])
+    unknown = Support([passage(text) for _, text in texts])
+    rng = random.Random(0)
+    others = [rng.choice([a for a in items if a.document_id != one.document_id]).answers[0] for one in items]
+    answers = [one.answers[0] for one in items]
+    bare = [replace(one, context="") for one in items]
+    # Its own passage is known; its document is; nothing is.
+    for among, support, human, made_up in (
+        (items, known, 0.998, 0.03),
+        (bare, known, 0.998, 0.04),
+        (bare, unknown, 0.97, 0.03),
+    ):
+        told = [_rate(support, among, said) for said in (answers, others)]
+        assert told[0] >= human and told[1] <= made_up, told
+
+
+def _rate(support: Support, items: Sequence[HeldoutItem], answers: Sequence[str]) -> float:
+    """Return the share of answers that are supported, of those that say something."""
+    told = [support.supported(one, answer) for one, answer in zip(items, answers, strict=True)]
+    return sum(map(bool, told)) / sum(one is not None for one in told)

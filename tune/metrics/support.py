@@ -1,7 +1,11 @@
 """Does a passage support an answer? By its words and numbers, not by its meaning: cheap, and the same every time.
 
-The passages that are looked in are the item's own (`context`) and the run's best for the question by BM25. The answer's
-words are left out of that search: with them it finds whatever passage holds the answer, be it about something else.
+The passages that are looked in are the item's own (`context`), or else the best of its document where the run has that,
+and the run's best for the question by BM25. The answer's words are left out of that search: with them it finds whatever
+passage holds the answer, be it about something else.
+
+Measured on XQuAD (1,190 questions, 240 passages): of human answers 99.9 % are supported, of answers to questions about
+other documents 2.5 % (item with its passage), 3.6 % (its document known) or 2.5 % (neither; then 97.8 % of human ones).
 """
 
 from collections.abc import Sequence
@@ -14,8 +18,9 @@ from synth.core.records import Passage
 from tune.metrics.refusal import is_refusal
 from tune.metrics.words import read, squeezed
 
-# How many of the run's passages are looked in for a question.
+# How many of the run's passages are looked in for a question, and how many of the item's own document.
 TOP = 3
+OWN = 20
 # The share of an answer's content words that one passage has to hold.
 SHARE = 0.8
 
@@ -33,25 +38,30 @@ class Support:
     Args:
         passages: of the run; none where there are none to look in.
         top: how many of them are looked in for each question.
+        own: how many of the item's own document are, where the item has no passage.
     """
 
-    def __init__(self, passages: Sequence[Passage] = (), *, top: int = TOP) -> None:
+    def __init__(self, passages: Sequence[Passage] = (), *, top: int = TOP, own: int = OWN) -> None:
         self._texts = [passage.text for passage in passages]
-        self._top = top
-        self._found: dict[str, tuple[str, ...]] = {}
+        self._of_document: dict[str, list[int]] = {}
+        for place, passage in enumerate(passages):
+            self._of_document.setdefault(passage.document_id, []).append(place)
+        self._top, self._own = top, own
+        self._found: dict[tuple[str, str, str], tuple[str, ...]] = {}
         self._index = _index(self._texts)
 
     def passages_for(self, item: HeldoutItem, answer: str = "") -> tuple[str, ...]:
-        """Return the texts to look in: the item's own passage, then the run's best for its question, best first.
+        """Return the texts to look in: the item's own passage, its document's best, the run's best for its question.
 
         Of equally good ones the first counts. With an `answer`, those that hold it come first.
         """
-        if item.question not in self._found:
-            self._found[item.question] = self._best(item.question)
-        texts = dict.fromkeys([*([item.context] if item.context.strip() else []), *self._found[item.question]])
+        # Asked of every contender, and BM25 over a large run takes its time.
+        key = (item.question, item.document_id, item.context)
+        if key not in self._found:
+            self._found[key] = self._look_in(item)
         if not answer:
-            return tuple(texts)
-        return tuple(sorted(texts, key=lambda text: not _holds(text, answer, item.question)))
+            return self._found[key]
+        return tuple(sorted(self._found[key], key=lambda text: not _holds(text, answer, item.question)))
 
     def supported(self, item: HeldoutItem, answer: str) -> bool | None:
         """Return whether a passage supports the answer; None for a refusal, a mere yes or no, and without a passage."""
@@ -60,15 +70,15 @@ class Support:
         texts = self.passages_for(item)
         return any(_holds(text, answer, item.question) for text in texts) if texts else None
 
-    def _best(self, question: str) -> tuple[str, ...]:
-        if self._index is None:
-            return ()
-        words = _tokens([question])[0]
-        if not words:
-            return ()
-        scores = self._index.get_scores(words)
-        best = np.argsort(-scores, kind="stable")[: self._top]
-        return tuple(self._texts[place] for place in best if scores[place] > 0)
+    def _look_in(self, item: HeldoutItem) -> tuple[str, ...]:
+        words = _tokens([item.question])[0] if self._index is not None else []
+        scores = self._index.get_scores(words) if words else np.zeros(len(self._texts))
+        order = np.argsort(-scores, kind="stable")
+        best = [int(place) for place in order[: self._top] if scores[place] > 0]
+        if item.context.strip():
+            return tuple(dict.fromkeys([item.context, *(self._texts[place] for place in best)]))
+        own = sorted(self._of_document.get(item.document_id, ()), key=lambda place: (-scores[place], place))
+        return tuple(dict.fromkeys(self._texts[place] for place in [*own[: self._own], *best]))
 
 
 def _index(texts: list[str]) -> Any:  # noqa: ANN401  (of an untyped library)
