@@ -49,7 +49,7 @@ def validate(
     on_progress: Callable[[Progress], None] = lambda _: None,
     **settings: Any,  # noqa: ANN401  (the fields of ValidateConfig)
 ) -> Verdict:
-    """Judge a candidate, and write validation/<candidate>/ (answers/, verdict.json, summary.md) and the entry in run.json.
+    """Judge a candidate; write answers/, verdict.json and summary.md in validation/<candidate>/, and the entry.
 
     The same candidate, items and settings find their verdict again, and nothing is asked. Runs its own
     event loop, so call it from outside of one.
