@@ -6,8 +6,8 @@ one kind of set:
 - EM (0 or 1) or F1 (from 0 to 1, with many zeros and ones), of two contenders whose answers are correlated;
 - the intra-class correlation of their differences within a document, as measured on the simulated sets;
 - `false alarms`: the p-values below 0.05 where both are equally good (EM 31 %); also of the same test with ties counted
-  in full, and for EM of McNemar's, which takes questions for independent. The interval leaves out zero exactly where the p-value is below 0.05, so it holds the truth
-  in all the other sets;
+  in full, and for EM of McNemar's, which takes questions for independent. The interval leaves out zero exactly where
+  the p-value is below 0.05, so it holds the truth in all the other sets;
 - `holds`: the 95 % intervals that hold the true difference, where one contender is near (EM 31 and 15 %) and where it
   is far (31 and 7 %), and for the far one on which side the others miss it;
 - `bootstrap`: the same for the percentile interval of the cluster bootstrap at Hesterberg's expanded level, which this
@@ -69,7 +69,8 @@ class Kind:
 class Found:
     """Percentages of simulated sets: intervals that hold the truth, truths below and above them, tests that reject.
 
-    `rejected_in_full` is of the test that counts ties in full; `bootstrap` and `questions` are those of intervals of other methods that hold the truth.
+    `rejected_in_full` is of the test that counts ties in full; `bootstrap` and `questions` are those of intervals of
+    other methods that hold the truth.
     """
 
     holds: float
