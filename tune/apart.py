@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from synth.core.errors import ConfigError, Interrupted, RunError
 from synth.core.jsonl import write_text
@@ -25,6 +25,7 @@ Train = Callable[[Run, TuneConfig, Callable[[str], None]], object]
 """Trains a student of these settings in a run, and says in words how it goes."""
 
 _LAST_LINES = 40
+_LOOK_EVERY = 0.2  # Seconds.
 
 
 def train_apart(run: Run, config: TuneConfig, on_note: Callable[[str], None] = lambda _: None) -> None:
@@ -52,52 +53,66 @@ def train_apart(run: Run, config: TuneConfig, on_note: Callable[[str], None] = l
     command = [sys.executable, "-m", "tune.apart", "sft", str(run.path), "--config", str(path), "--json"]
     log = run.log_path(f"sft-{config.candidate}")
     log.parent.mkdir(parents=True, exist_ok=True)
-    last: deque[str] = deque(maxlen=_LAST_LINES)
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,  # Ctrl-C reaches it through us, once.
-    )
-    assert process.stdin is not None and process.stderr is not None
-    with log.open("a", encoding="utf-8") as file:
-        reader = threading.Thread(target=_read, args=(process.stderr, file, last, on_note), daemon=True)
-        reader.start()
+    said = _Said(log, on_note)
+    with log.open("ab") as file:
+        # To the file and not to us: were we killed, the training could not write what it has to say, and would end.
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+            start_new_session=True,  # Ctrl-C reaches it through us, once.
+        )
+    assert process.stdin is not None
+    try:
         try:
-            code = process.wait()
+            code = _wait(process, said)
         except KeyboardInterrupt:
             process.stdin.close()
-            code = _ended(process)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-            reader.join()
-            with contextlib.suppress(OSError):
-                process.stdin.close()
-            process.stderr.close()
+            # It ends its step and saves; a second Ctrl-C waits no longer.
+            code = _wait(process, said) or Interrupted.exit_code
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        with contextlib.suppress(OSError):
+            process.stdin.close()
     if code:
-        _raise(code, last, config.candidate, log)
+        _raise(code, said.last, config.candidate, log)
 
 
-def _read(source: IO[str], log: IO[str], last: "deque[str]", on_note: Callable[[str], None]) -> None:
-    for line in source:
-        log.write(line)
-        log.flush()
-        if line.strip():
-            last.append(line.rstrip())
-            on_note(line.rstrip())
+class _Said:
+    """Reads on in a log while it is written, and passes its whole lines on."""
+
+    def __init__(self, log: Path, on_note: Callable[[str], None]) -> None:
+        self.last: deque[str] = deque(maxlen=_LAST_LINES)
+        self._log, self._on_note = log, on_note
+        self._place = log.stat().st_size if log.exists() else 0
+        self._rest = b""
+
+    def read(self) -> None:
+        with self._log.open("rb") as file:
+            file.seek(self._place)
+            new = file.read()
+        self._place += len(new)
+        *lines, self._rest = (self._rest + new).split(b"\n")
+        for line in lines:
+            text = line.decode("utf-8", "replace").rstrip()
+            if text:
+                self.last.append(text)
+                self._on_note(text)
 
 
-def _ended(process: "subprocess.Popen[str]") -> int:
-    """Wait until a training that was told to stop has saved; a second Ctrl-C waits no longer."""
-    code = process.wait()
-    return 130 if code == 0 else code
+def _wait(process: "subprocess.Popen[bytes]", said: _Said) -> int:
+    while True:
+        try:
+            code = process.wait(_LOOK_EVERY)
+        except subprocess.TimeoutExpired:
+            said.read()
+        else:
+            said.read()
+            return code
 
 
 def _raise(code: int, last: "deque[str]", name: str, log: Path) -> None:
