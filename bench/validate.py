@@ -1,9 +1,9 @@
-"""`python bench/validate.py PATH/xquad.en.json [--paragraphs 48] [--epochs 6]`: the whole chain on human questions, with tiny models.
+"""`python bench/validate.py PATH/xquad.en.json [--paragraphs 48]`: the whole chain on human questions, tiny models.
 
-Makes one document of each of the first paragraphs of a SQuAD-format file, a few from each article, runs `synth generate`
+Makes one document of each of the first paragraphs of a SQuAD-format file, some of each article, runs `synth generate`
 on them with the bundled teacher, `tune sft` with the bundled student, and `tune validate` with every contender on the
-paragraphs' own human questions. The bundled models were made for a handbook of plain sentences: the scores here are low, and
-that they are honest is the point. Fails where a question is without an answer of every contender.
+paragraphs' own human questions. The bundled models were made for a handbook of plain sentences: the scores here are
+low, and that they are honest is the point. Fails where a question is without an answer of every contender.
 """
 
 import argparse
@@ -15,7 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from synth.core.console import stdout
 from synth.core.jsonl import write_json, write_jsonl
+from tune.table import report as shown
+from tune.verdict import Verdict
 
 CONTENDERS = "base,few-shot,retrieval,tuned,tuned-retrieval,teacher"
 
@@ -72,14 +75,7 @@ def step(module: str, *arguments: object) -> dict[str, Any]:
 
 def report(verdict: dict[str, Any]) -> None:
     """Print the table; a question that somebody left unanswered is a failure."""
-    from tune.table import table
-    from tune.verdict import Verdict
-
-    read = Verdict.from_json(verdict)
-    from synth.core.console import stdout
-
-    stdout.print(table(read))
-    stdout.print(read.text, markup=False)
+    stdout.print(shown(Verdict.from_json(verdict)))
     left_out = verdict["subject"]["heldout"]["left_out"]
     if left_out:
         raise SystemExit(f"{left_out} questions were left out")

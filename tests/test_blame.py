@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tune.blame import Finding
-from tune.evidence import Distance, Evidence
+from tune.evidence import Evidence
+from tune.nearest import Distance
 from tune.rules import Rule
 from tune.scores import Score
 from tune.verdict import Verdict, judge

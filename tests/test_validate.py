@@ -27,7 +27,7 @@ from tests.stub_endpoint import stub_endpoint
 from tune.budget import prompt_count
 from tune.candidate import Candidate
 from tune.contenders import WeightsName
-from tune.validate import Progress, ValidateConfig, read_verdict, validate
+from tune.validation import Progress, ValidateConfig, read_verdict, validate
 from tune.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -54,7 +54,10 @@ def make_run(folder: Path, *, decontaminated: bool = True) -> tuple[Run, Path]:
     ]
     write_jsonl(heldout, items)
     run = Run.create(folder / "run")
-    texts = [f"Gadget {d} has parts. Part 0 of gadget {d} weighs {d}0 grams." for d in range(DOCUMENTS)]
+    texts = [
+        " ".join([f"Gadget {d} has parts.", *(f"Part {n} of gadget {d} weighs {d}{n} grams." for n in range(EACH))])
+        for d in range(DOCUMENTS)
+    ]
     passages = [Passage(f"gadget{d}.md", text, 0, len(text)) for d, text in enumerate(texts)]
     write_jsonl(run.passages_path, [passage.to_json() for passage in passages])
     rows = [
@@ -123,13 +126,20 @@ def judged(
     teachers = ScriptedTeacher(base, model="small"), ScriptedTeacher(tuned, model="small+first")
     endpoints: dict[WeightsName, Any] = {"base": teachers[0], "tuned": teachers[1]}
     config = build(ValidateConfig, {"heldout": heldout, "resamples": 1000}, settings)
-    return validate(run, config, endpoints=endpoints), *teachers
+    return validate(run, config=config, endpoints=endpoints), *teachers
 
 
 def answers(run: Run, candidate: str = "first") -> list[dict[str, Any]]:
     """The answers on file, contenders in the order of their names."""
     files = sorted((run.answers_path(candidate) / "answers").iterdir())
     return [row for path in files for _, row in read_lines(path)]
+
+
+def untimed(value: Any) -> Any:  # noqa: ANN401  (any JSON)
+    """The value without what a clock decides: latencies, and the sentences of the rule that quote them."""
+    if isinstance(value, dict):
+        return {key: untimed(held) for key, held in value.items() if key not in ("latency", "said", "text")}
+    return [untimed(held) for held in value] if isinstance(value, list) else value
 
 
 def test_a_better_student_is_accepted_and_every_answer_is_on_file(tmp_path: Path) -> None:
@@ -203,7 +213,7 @@ def test_other_weights_never_answer_from_an_old_journal(tmp_path: Path) -> None:
         "base": ScriptedTeacher(wrong, model="small"),
         "tuned": ScriptedTeacher(wrong, model="small+other"),
     }
-    verdict = validate(run, ValidateConfig(heldout=heldout), endpoints=endpoints)
+    verdict = validate(run, config=ValidateConfig(heldout=heldout), endpoints=endpoints)
     assert not verdict.accepted
     assert (len(endpoints["base"].requests), len(endpoints["tuned"].requests)) == (0, 36)
 
@@ -237,10 +247,10 @@ def test_an_untuned_model_that_was_changed_after_tuning_is_refused(tmp_path: Pat
 def test_a_run_without_a_student_names_the_command(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run")
     with pytest.raises(RunError, match="tune sft"):
-        validate(run, ValidateConfig(heldout=tmp_path / "h.jsonl"))
+        validate(run, config=ValidateConfig(heldout=tmp_path / "h.jsonl"))
 
 
-def test_a_held_out_question_in_the_training_set_stops_the_command(tmp_path: Path) -> None:
+def test_a_held_out_question_in_the_training_set_is_reported_and_does_not_decide(tmp_path: Path) -> None:
     run, heldout = make_run(tmp_path)
     with run.train_path.open("ab") as file:
         leak = {"role": "user", "content": "How heavy is part 0  of GADGET 3?"}
@@ -251,8 +261,11 @@ def test_a_held_out_question_in_the_training_set_stops_the_command(tmp_path: Pat
             "completion": [{"role": "assistant", "content": "x"}],
         }
         file.write(orjson.dumps(row) + b"\n")
-    with pytest.raises(RunError, match=r"1 of 36 held-out questions .* `synth filter .* --heldout"):
-        judged(run, heldout)
+    verdict, *_ = judged(run, heldout)
+    assert (verdict.all.items, verdict.clean.items) == (36, 35)
+    assert verdict.subject["heldout"]["overlap"] == {"exact": 1, "near": 0}
+    assert any("1 of 36 held-out questions" in warning for warning in verdict.warnings)
+    assert len(answers(run)) == 4 * 36
 
 
 def test_a_dataset_that_was_not_decontaminated_is_a_loud_warning(tmp_path: Path) -> None:
@@ -303,7 +316,7 @@ def failing_on(text: str) -> Reply:
 def test_few_failed_calls_leave_their_question_out_for_every_contender(tmp_path: Path) -> None:
     run, heldout = make_run(tmp_path)
     verdict, *_ = judged(run, heldout, base=failing_on("part 1 of gadget 3"), max_failed=0.05)
-    assert verdict.questions == 35 and {row.questions for row in verdict.rows} == {35}
+    assert verdict.items == 35 and {row.items for row in verdict.rows} == {35}
     assert any("1 questions" in w for w in verdict.warnings)
     failed = [row for row in answers(run) if row["error"]]
     assert [row["contender"] for row in failed] == ["base", "few-shot", "retrieval"]
@@ -312,7 +325,7 @@ def test_few_failed_calls_leave_their_question_out_for_every_contender(tmp_path:
     assert "too long" in failed[0]["error"]
     # The failures are worth another try, and only they are asked again.
     verdict, base, tuned = judged(run, heldout, max_failed=0.05)
-    assert verdict.questions == 36
+    assert verdict.items == 36
     assert (len(base.requests), len(tuned.requests)) == (3, 0)
 
 
@@ -322,7 +335,7 @@ def test_a_systemic_fault_stops_early_and_keeps_what_was_answered(tmp_path: Path
     gone = ScriptedTeacher(failing_on("gadget"), model="small")
     endpoints: dict[WeightsName, Any] = {"base": gone, "tuned": tuned}
     with pytest.raises(InferenceError, match=r"calls failed, so there is no verdict; the first reason: .*too long"):
-        validate(run, ValidateConfig(heldout=heldout), endpoints=endpoints, max_in_flight=4)
+        validate(run, config=ValidateConfig(heldout=heldout), endpoints=endpoints, max_in_flight=4)
     # One call in 144 may fail; the second failure stops all that is not in flight.
     assert 2 <= len(gone.requests) <= 5
     assert "validate:first" not in run.stages()
@@ -359,7 +372,7 @@ def test_progress_counts_every_call(tmp_path: Path) -> None:
         "base": ScriptedTeacher(wrong, model="small"),
         "tuned": ScriptedTeacher(right, model="tuned"),
     }
-    validate(run, ValidateConfig(heldout=heldout), endpoints=endpoints, on_progress=seen.append)
+    validate(run, config=ValidateConfig(heldout=heldout), endpoints=endpoints, on_progress=seen.append)
     assert [p.done for p in seen] == list(range(145)) and {p.total for p in seen} == {144}
 
 
@@ -369,11 +382,11 @@ import sys
 from pathlib import Path
 from synth.core.errors import SynthError
 from synth.core.runs import Run
-from tune.validate import ValidateConfig, validate
+from tune.validation import ValidateConfig, validate
 run, heldout, url = sys.argv[1:]
 config = ValidateConfig(heldout=Path(heldout), server=url, server_base="stub", server_tuned="stub")
 try:
-    validate(Run.open(Path(run)), config, max_in_flight=4)
+    validate(Run.open(Path(run)), config=config, max_in_flight=4)
 except SynthError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
@@ -418,24 +431,26 @@ def test_a_stopped_validation_goes_on_and_repeats_at_most_the_calls_in_flight(
             assert process.returncode == 130
             assert "run the same command again" in said
         config = ValidateConfig(heldout=heldout, server=stub.url, server_base="stub", server_tuned="stub")
-        validate(run, config)
+        validate(run, config=config)
         calls = Counter(orjson.dumps(body["messages"]) for body in stub.bodies)
         # Base and tuned are one model here, so their questions are the same calls: 36 × 3 in all.
         assert len(calls) == 108
         repeated = sum(calls.values()) - 108
         assert repeated <= 4 if how is signal.SIGKILL else repeated == 0
-        validate(whole, config)
+        validate(whole, config=config)
     stopped, straight = ([{**row, "seconds": None} for row in answers(r)] for r in (run, whole))
     assert stopped == straight
     assert all(row["seconds"] > 0 for row in answers(run))
-    assert len({(r.answers_path("first") / "verdict.json").read_bytes() for r in (run, whole)}) == 1
+    # What was timed differs; all else is the same.
+    first, second = (untimed(read_verdict(r, "first").to_json()) for r in (run, whole))
+    assert first == second
 
 
 def test_a_server_that_serves_other_models_is_named(tmp_path: Path) -> None:
     run, heldout = make_run(tmp_path)
     with stub_endpoint() as stub:
         with pytest.raises(ConfigError, match=r"does not serve 'small'; known: stub"):
-            validate(run, ValidateConfig(heldout=heldout, server=stub.url))
+            validate(run, config=ValidateConfig(heldout=heldout, server=stub.url))
         assert stub.bodies == []
 
 
@@ -450,11 +465,11 @@ def test_answers_of_the_real_engine_are_scored(tmp_path: Path, engine: "VLLMServ
         max_tokens=16,
         resamples=1000,
     )
-    verdict = validate(run, config)
+    verdict = validate(run, config=config)
     # The same weights on both sides: the student cannot be better than itself.
     assert not verdict.accepted
     assert verdict.gap("base").points == 0.0
-    assert verdict.questions == 36
+    assert verdict.items == 36
     rows = answers(run)
     assert all(row["finish_reason"] in ("stop", "length") for row in rows)
     assert all(row["seconds"] > 0 and 0 < row["confidence"] <= 1 for row in rows)

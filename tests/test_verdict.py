@@ -14,7 +14,10 @@ from rich.console import Console
 
 from synth.core.errors import ConfigError, RecordError
 from synth.core.schemas import check
-from tune.evidence import Confidence, CurvePoint, Evidence, Latency, Measured, Refusals, RegressionSet
+from tune.evidence import Evidence, Measured, RegressionSet
+from tune.load import Load
+from tune.metrics.confidence import Bin, ConfidenceQuality, Point
+from tune.metrics.refusal import RefusalQuality
 from tune.rules import cheaper_in
 from tune.scores import Score
 from tune.sheet import Row
@@ -156,7 +159,7 @@ def with_retrieval(tuned: float, retrieval: float, tokens: Mapping[str, int], se
     held = [replace(score, prompt_tokens=tokens.get(score.contender, 0)) for score in held]
 
     def measure(contender: str, answered: Sequence[Score]) -> Measured:
-        return Measured(latency=Latency(8, seconds if contender == "tuned" else 1.0, 2.0, len(answered)))
+        return Measured(latency=Load(8, seconds if contender == "tuned" else 1.0, 2.0, len(answered)))
 
     return judge(held, Rule(), evidence=Evidence(measure=measure))
 
@@ -367,10 +370,17 @@ def full() -> Verdict:
 
     def measure(contender: str, answered: Sequence[Score]) -> Measured:
         return Measured(
-            latency=Latency(8, 0.25, 0.75, len(answered)),
+            latency=Load(8, 0.25, 0.75, len(answered)),
             cost_per_thousand=0.5,
-            refusals=Refusals(2, 0.5, 1.0, 0.0),
-            confidence=Confidence(0.75, 0.125, 10, (CurvePoint(0.5, 0.75, 0.625), CurvePoint(1.0, 0.5, 0.0))),
+            refusals=RefusalQuality(24, 4, 2, 0.5, 1.0, 0.0),
+            confidence=ConfidenceQuality(
+                "f1",
+                24,
+                0.75,
+                0.125,
+                (Bin(0.5, 0.6, 24, 0.5625, 0.5),),
+                (Point(0.5, 0.75, 0.625), Point(1.0, 0.5, 0.0)),
+            ),
             labels={"qwk": -0.25},
             trimmed=1,
         )

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tune.contenders import STUDENT
-from tune.evidence import Distance, Evidence
+from tune.evidence import Evidence
+from tune.nearest import Distance
 from tune.power import found
 from tune.rules import Check, Number, Regression, Rule, clears
 from tune.sheet import UNSUPPORTED, Gap, Sheet
@@ -261,7 +262,7 @@ def _mismatch(case: _Case) -> Iterable[Finding]:
     if not case.beaten:
         return
     learned = train is not None and validation is not None and train < HIGH_LOSS and validation < train + CLOSE
-    apart = distance.heldout_median - distance.own_median if distance else 0.0
+    apart = _apart(distance)
     if not learned and apart < FAR:
         return
     certainty: Certainty = (
@@ -288,8 +289,15 @@ def _mismatch(case: _Case) -> Iterable[Finding]:
     )
 
 
+def _apart(distance: Distance | None) -> float:
+    """Return how much farther the held-out questions are from the dataset than its own, 0 where that is not known."""
+    if distance is None or distance.heldout_median is None or distance.own_median is None:
+        return 0.0
+    return distance.heldout_median - distance.own_median
+
+
 def _distance(distance: Distance | None) -> str:
-    if distance is None:
+    if distance is None or distance.heldout_median is None or distance.own_median is None:
         return ""
     return (
         f" From a held-out question to the nearest training question it is {distance.heldout_median:.2f} (median, 0 to "

@@ -3,6 +3,7 @@
 import typer
 
 from synth.core.entry import run_app
+from tune.cli_curve import register as register_curve
 from tune.cli_export import register as register_export
 from tune.cli_registry import register as register_registry
 from tune.cli_sft import sft_command
@@ -21,6 +22,7 @@ app.command("sft")(sft_command)
 app.command("validate")(validate_command)
 register_export(app)
 register_registry(app)
+register_curve(app)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from synth.core.config import build, read_config
 from synth.core.console import AsJson, ConfigFile, RunFolder, notice, print_json, progress, setting, stdout
 from synth.core.errors import SynthError
 from synth.core.runs import Run
-from tune.table import table
+from tune.table import report
 from tune.validation import Progress, validate
 from tune.validation_config import ValidateConfig
 
@@ -86,8 +86,7 @@ def validate_command(
     if as_json:
         print_json({"run": str(target.path), "verdict": verdict.to_json()})
     else:
-        stdout.print(table(verdict))
-        stdout.print(verdict.text, markup=False)
+        stdout.print(report(verdict))
         for warning in verdict.warnings:
             notice(warning)
     if gate and not verdict.accepted:

@@ -8,51 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from synth.core.heldout import Task
+from tune.load import Load
+from tune.metrics.confidence import ConfidenceQuality
+from tune.metrics.refusal import RefusalQuality
+from tune.nearest import Distance
 from tune.power import TARGET
 from tune.scores import Score
-
-
-@dataclass(frozen=True, slots=True)
-class Refusals:
-    """How a contender refuses: how often, and how rightly. Shares from 0 to 1, None where there is nothing to count.
-
-    `recall` is the share of unanswerable items that were refused, `precision` the share of refusals that were right,
-    `false_rate` the share of answerable items that were refused.
-    """
-
-    refused: int
-    recall: float | None
-    precision: float | None
-    false_rate: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """What is gained by not answering: of the `coverage` surest answers, `quality`; all from 0 to 1."""
-
-    coverage: float
-    quality: float
-    threshold: float
-
-
-@dataclass(frozen=True, slots=True)
-class Confidence:
-    """How well a contender's own confidence tells its right answers from its wrong ones, 0 to 1."""
-
-    roc_auc: float | None
-    calibration_error: float
-    bins: int
-    curve: tuple[CurvePoint, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Seconds from sending a call to its reply, while `in_flight` calls ran at once."""
-
-    in_flight: int
-    p50: float
-    p95: float
-    calls: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +24,12 @@ class Measured:
     qwk and roc_auc of label sets. `trimmed` is how many prompts were shortened to fit the budget.
     """
 
-    latency: Latency | None = None
+    latency: Load | None = None
     cost_per_thousand: float | None = None
-    refusals: Refusals | None = None
-    confidence: Confidence | None = None
+    refusals: RefusalQuality | None = None
+    confidence: ConfidenceQuality | None = None
     labels: Mapping[str, float | None] = field(default_factory=dict)
     trimmed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Distance:
-    """How far questions lie from the nearest training question: medians of 1 − similarity, 0 to 1.
-
-    Of the held-out questions, and as a yardstick of the dataset's own validation questions.
-    """
-
-    heldout_median: float
-    own_median: float
 
 
 @dataclass(frozen=True, slots=True)

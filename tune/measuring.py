@@ -1,7 +1,7 @@
 """What the verdict may draw on beside the scores: latency, cost, refusals, confidence, distance, power."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -11,14 +11,14 @@ from synth.core.jsonl import read_lines
 from synth.core.runs import Run
 from tune.budget import Trimmed
 from tune.candidate import Candidate
-from tune.evidence import Confidence, CurvePoint, Distance, Evidence, Latency, Measured, Refusals, RegressionSet
+from tune.evidence import Evidence, Measured, RegressionSet
 from tune.heldout import OpenedSet
 from tune.load import Price, cost_per_thousand, measured_load
 from tune.metrics.base import Metric
 from tune.metrics.confidence import confidence_quality
 from tune.metrics.labels import label_quality
 from tune.metrics.refusal import refusal_quality
-from tune.nearest import question_distance
+from tune.nearest import Distance, question_distance
 from tune.rules import DECIDING
 from tune.scores import Score
 from tune.validation_config import ValidateConfig
@@ -36,23 +36,14 @@ class Measuring:
 
     def __call__(self, contender: str, scores: Sequence[Score]) -> Measured:
         """Return what is measured of a contender."""
-        load = measured_load(scores, self.in_flight)
-        sure = confidence_quality(scores, self.metric)
-        refusals = None if self.heldout.task == "labels" else refusal_quality(scores)
         cut = self.trimmed.get(contender)
+        labels = self.heldout.labels
         return Measured(
-            latency=Latency(load.in_flight, load.p50, load.p95, load.calls) if load else None,
+            latency=measured_load(scores, self.in_flight),
             cost_per_thousand=cost_per_thousand(scores, self.price, self.in_flight),
-            refusals=Refusals(**{name: getattr(refusals, name) for name in Refusals.__slots__}) if refusals else None,
-            confidence=Confidence(
-                sure.roc_auc,
-                sure.calibration_error,
-                len(sure.bins),
-                tuple(CurvePoint(**asdict(point)) for point in sure.abstention),
-            )
-            if sure
-            else None,
-            labels=label_quality(scores, self.heldout.labels) if self.heldout.task == "labels" else {},
+            refusals=None if labels else refusal_quality(scores),
+            confidence=confidence_quality(scores, self.metric),
+            labels=label_quality(scores, labels) if labels else {},
             trimmed=cut.shortened if cut else 0,
         )
 
@@ -108,7 +99,4 @@ def _distance(run: Run, opened: OpenedSet) -> Distance | None:
         rows = [row for _, row in read_lines(run.validation_path)]
     if not opened.rows or not rows:
         return None
-    measured = question_distance(opened.heldout.items, opened.rows, rows)
-    if measured.own_median is None or measured.heldout_median is None:
-        return None
-    return Distance(measured.heldout_median, measured.own_median)
+    return question_distance(opened.heldout.items, opened.rows, rows)

@@ -4,9 +4,10 @@ The saved candidate is served through vLLM, so what is judged is what is shipped
 before it is used: running again after a kill asks only for what is missing.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ from synth.core.calls import Endpoint
 from synth.core.config import build
 from synth.core.errors import ConfigError, Interrupted
 from synth.core.heldout import load_heldout
+from synth.core.jsonl import digest_file
 from synth.core.runs import Run
 from synth.core.schemas import check
-from tune.candidate import find_candidate
+from synth.inference.endpoints import find_model
+from tune.candidate import Candidate, find_candidate
 from tune.contenders import STUDENT, WeightsName
 from tune.heldout import open_heldout
+from tune.metrics.judge_calibration import calibrate, read_marks
+from tune.metrics.judging import Judge, judge_model
 from tune.serving import Service, at_server, by_vllm, find_earlier, given, teacher_service
 from tune.validation_config import ValidateConfig
 from tune.validation_job import ValidationJob
@@ -169,7 +174,24 @@ def _prepare(
                     on_progress=shown.note,
                 )
             )
-    return ValidationJob(run, config, candidate, opened, regression, services, served_by, max_in_flight)
+    judge, judged_by = _judge(run, config, candidate, shown)
+    return ValidationJob(
+        run, config, candidate, opened, regression, services, served_by, max_in_flight, judge, judged_by
+    )
+
+
+def _judge(
+    run: Run, config: ValidateConfig, candidate: Candidate, shown: "_Shown"
+) -> tuple[Judge | None, Mapping[str, Any] | None]:
+    """Return the judge, once it has agreed with people, and what stands of it in the verdict."""
+    if config.judge is None or config.judge_marks is None:
+        return None, None
+    model = asyncio.run(find_model(config.judge, role="teacher"))
+    judge = judge_model(config.judge, run.answers_path(candidate.name) / "judge", say=shown.note)
+    calibration = calibrate(judge, read_marks(config.judge_marks))
+    calibration.require()
+    marks = digest_file(config.judge_marks)
+    return judge, {"model": model.name, "revision": model.revision, "marks": marks.sha256, **asdict(calibration)}
 
 
 class _Shown:

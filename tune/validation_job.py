@@ -22,6 +22,7 @@ from tune.heldout import OpenedSet
 from tune.measuring import gather
 from tune.metrics.base import Metric
 from tune.metrics.find import find_metrics, metric_digests
+from tune.metrics.judging import Judge
 from tune.metrics.scoring import Answered, score_all
 from tune.metrics.support import Support
 from tune.rules import DECIDING
@@ -44,6 +45,8 @@ class ValidationJob:
     services: Sequence[Service]
     served_by: str
     max_in_flight: int
+    judge: Judge | None = None
+    judged_by: Mapping[str, Any] | None = None
 
     @property
     def stage(self) -> str:
@@ -80,6 +83,7 @@ class ValidationJob:
             "in_flight": self.max_in_flight,
             "prompts": prompt_digests(self.config.contenders, labels),
             "own_metrics": metric_digests(self.config.metrics),
+            "judge": self.judged_by,
         }
 
     @cached_property
@@ -144,6 +148,7 @@ class ValidationJob:
         """Score the answers to a set."""
         unanswerable = any(item.unanswerable for item in heldout.items)
         metrics = find_metrics(heldout.task, self._named(heldout), labels=heldout.labels, unanswerable=unanswerable)
+        metrics += [self.judge] if self.judge is not None and heldout is self.opened.heldout else []
         answered = [Answered(a.item, a.contender, a.completion) for a in answers if a.completion is not None]
         scores = score_all(answered, metrics, labels=heldout.labels, support=support, refusals=self.config.refusals)
         complete = complete_questions(answers)
@@ -234,7 +239,8 @@ class ValidationJob:
             "method": self.candidate.method,
             "weights": self.weights,
             "served_by": self.served_by,
-            "budget": self.budget.tokens if self.budget else None,
+            "prompt_budget": self.budget.tokens if self.budget else None,
+            "judge": self.judged_by,
             "heldout": {
                 "name": heldout.name,
                 "sha256": heldout.digest.sha256,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tune.contenders import KINDS, STUDENT
+from tune.metrics.confidence import BINS
 
 if TYPE_CHECKING:
     from tune.sheet import Gap, Row
@@ -93,14 +94,14 @@ def _confidence(verdict: "Verdict") -> list[str]:
     held = row.measured.confidence if row else None
     if held is None:
         return []
-    error = f"its calibration error is {100 * held.calibration_error:.1f} points ({held.bins} bins)"
+    error = f"its calibration error is {100 * held.calibration_error:.1f} points ({BINS} bins)"
     said = [
         f"The tuned student's own confidence tells right answers from wrong ones with a ROC AUC of {held.roc_auc:.2f}; "
         f"{error}."
         if held.roc_auc is not None
         else f"Of the tuned student's own confidence: {error}."
     ]
-    half = min(held.curve, key=lambda point: abs(point.coverage - 0.5), default=None)
+    half = min(held.abstention, key=lambda point: abs(point.coverage - 0.5), default=None)
     if half is not None:
         said.append(
             f"Answering only where it is surest (confidence from {half.threshold:.2f} on, {percent(half.coverage)} of "
