@@ -23,7 +23,7 @@ from synth.core.errors import ConfigError, InferenceError, Interrupted, RunError
 from synth.core.jsonl import FileDigest, digest_file
 from synth.core.record_file import read_records
 from synth.core.records import Document, Passage
-from synth.core.runs import Run, StageEntry
+from synth.core.runs import Run, StageEntry, stage_fingerprint
 from synth.core.tokens import load_tokenizer
 from synth.documents.limits import Limits
 from synth.documents.readers import read_documents
@@ -104,6 +104,7 @@ async def run_generate(
     tokenizer: str | Path | None = None,
     max_in_flight: int = 64,
     accept: Accept | None = None,
+    heldout: Sequence[FileDigest] = (),
     finish_partly: bool = True,
     stop: asyncio.Event | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
@@ -120,6 +121,7 @@ async def run_generate(
         tokenizer: the folder, file or hub id of the teacher's tokenizer; needed where `config.passage_tokens` is set.
         max_in_flight: how many calls the teacher answers at once; decides how far ahead units are begun.
         accept: counts what the filter would keep; needed where `config.num_records` is set.
+        heldout: digests of the held-out sets, which are sealed with the stage: nothing of it is made from them.
         finish_partly: whether a stage that left units out is finished all the same, to go on with later.
         stop: when it is set, no new unit is begun, those in work are finished, and Interrupted is raised.
         on_progress: called after each document and each unit.
@@ -148,6 +150,7 @@ async def run_generate(
             "generators": {generator.name: generator_digest(generator) for generator in generators},
         }
         inputs = {"documents": reading.digest}
+        inputs |= _sealed(run, settings, inputs, heldout)
         if _is_finished(run, settings, inputs) and await _is_enough(run, config, accept):
             entry = run.stages()[STAGE]
             cost = price.of(**entry.usage) if price else None
@@ -246,6 +249,22 @@ def _splitter(config: GenerateConfig, tokenizer: str | Path | None) -> Callable[
             if tokens is not None:
                 raise
     return partial(split_document, max_chars=chars or PASSAGE_CHARS)
+
+
+def _sealed(
+    run: Run, settings: Mapping[str, Any], inputs: Mapping[str, FileDigest], heldout: Sequence[FileDigest]
+) -> dict[str, FileDigest]:
+    """Return the digests of the held-out sets by name, as the entry of this very work has them where it is there.
+
+    A set that is first named when the work was done before was not sealed then, and names no new work.
+    """
+    entry = run.stages().get(STAGE)
+    if entry is not None:
+        before = {name: digest for name, digest in entry.inputs.items() if name.partition(":")[0] == "heldout"}
+        if entry.fingerprint == stage_fingerprint(settings, {**inputs, **before}):
+            return before
+    once = dict.fromkeys(heldout)
+    return {"heldout" if number == 1 else f"heldout:{number}": digest for number, digest in enumerate(once, 1)}
 
 
 def _is_finished(run: Run, settings: Mapping[str, Any], inputs: Mapping[str, FileDigest]) -> bool:

@@ -148,6 +148,7 @@ async def run_job(
         tokenizer=job.tokenizer or source.weights,
         max_in_flight=job.max_in_flight * max(1, len(source.urls)),
         accept=accept,
+        heldout=[one.digest for one in sealed],
         stop=stop,
         on_progress=view.update,
     )

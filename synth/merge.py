@@ -165,6 +165,8 @@ def _check_alike(part: _Part, first: _Part) -> None:
             )
     inputs, given = part.entry.inputs, first.entry.inputs
     for name in sorted({*inputs, *given}):
+        if name.partition(":")[0] == "heldout":  # nothing is made from it
+            continue
         if inputs.get(name) != given.get(name):
             what = "the documents" if name == "documents" else name
             raise RunError(
@@ -223,13 +225,19 @@ def _entry(parts: Sequence[_Part], digests: Mapping[int, FileDigest]) -> StageEn
     counts["quarantined"] -= (len(parts) - 1) * first.counts["documents_quarantined"]
     return StageEntry(
         config={**first.config, **{name: None for name in _OWN if name != "price"}},
-        inputs={**first.inputs, **{f"shard:{part.shard}": digests[part.shard.index] for part in parts}},
+        inputs={**_shared(parts), **{f"shard:{part.shard}": digests[part.shard.index] for part in parts}},
         outputs={"passages.jsonl": first.outputs["passages.jsonl"]},
         counts=counts,
         packages=_versions(parts),
         usage={name: sum(part.entry.usage[name] for part in parts) for name in first.usage},
         seconds=sum(part.entry.seconds for part in parts),
     )
+
+
+def _shared(parts: Sequence[_Part]) -> dict[str, FileDigest]:
+    """Return the inputs of every shard: a held-out set was sealed where all of them name it."""
+    inputs = [part.entry.inputs for part in parts]
+    return {name: digest for name, digest in inputs[0].items() if all(one.get(name) == digest for one in inputs)}
 
 
 def _versions(parts: Sequence[_Part]) -> dict[str, str]:

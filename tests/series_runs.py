@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from synth.core.calls import ChatRequest, Endpoint
+from synth.core.calls import ChatRequest, Completion, Endpoint
 from synth.core.errors import InferenceError
 from synth.core.jsonl import write_jsonl
 from synth.core.records import Message, Record
@@ -15,6 +15,7 @@ from tests.trainings import config
 from tune.candidate import Candidate
 from tune.config import TuneConfig
 from tune.series import Asking
+from tune.serving import by_vllm
 from tune.sft import train
 
 DOCUMENTS = 8
@@ -73,6 +74,28 @@ def heldout_file(path: Path) -> Path:
     return path
 
 
+class AsServed:
+    """A script under the name of what a vLLM would serve, so that its answers in the journal stand for the server's."""
+
+    def __init__(self, teacher: ScriptedTeacher, candidate: Candidate) -> None:
+        services = by_vllm(candidate, log_path=candidate.folder, max_in_flight=1, together=False)
+        self._teacher, self._weights = teacher, services[-1].weights["tuned"]
+
+    @property
+    def model(self) -> str:
+        """The name of the served model."""
+        return self._weights.model
+
+    @property
+    def revision(self) -> str:
+        """The revision of the served model."""
+        return self._weights.revision
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Answer as the script says."""
+        return await self._teacher.complete(request)
+
+
 class Answers:
     """Students that answer the first `right(candidate)` of every document's questions; keeps who was asked.
 
@@ -85,8 +108,9 @@ class Answers:
         version: str = "",
         *,
         fails: Callable[[Candidate], bool] = lambda candidate: False,
+        as_served: bool = False,
     ) -> None:
-        self._right, self._version, self._fails = right, version, fails
+        self._right, self._version, self._fails, self._as_served = right, version, fails, as_served
         self.teachers: dict[str, ScriptedTeacher] = {}
 
     def asking(self) -> Asking:
@@ -108,5 +132,6 @@ class Answers:
                 return InferenceError("the model is gone")
             return "forty pounds" if number < right else "no idea"
 
-        self.teachers[candidate.name] = ScriptedTeacher(reply, model=candidate.name + self._version)
-        return self.teachers[candidate.name]
+        teacher = ScriptedTeacher(reply, model=candidate.name + self._version)
+        self.teachers[candidate.name] = teacher
+        return AsServed(teacher, candidate) if self._as_served else teacher

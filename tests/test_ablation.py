@@ -1,10 +1,14 @@
 """What each filter rule is worth: real trainings of the bundled student, scripted answers."""
 
+import json
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from synth.core.errors import ConfigError, RunError
+from synth.core.heldout import load_heldout
 from synth.core.jsonl import read_lines
 from synth.core.runs import Run
 from tests.runs_for_tests import tiny_student
@@ -21,6 +25,7 @@ from tests.series_runs import (
 )
 from tune.ablation import AblateConfig, Ablation, ablate, ablation_table, read_ablation, returning
 from tune.candidate import Candidate, find_candidate
+from tune.cli_curve import register
 
 LAST = f"lamps/{DOCUMENTS}.md"  # the document that validates
 
@@ -53,8 +58,8 @@ def ablated(made: tuple[Run, Path], answers: Answers, **settings: object) -> Abl
 
 def test_only_records_that_one_rule_alone_rejected_come_back(made: tuple[Run, Path]) -> None:
     run, heldout = made
-    questions = [row["question"] for _, row in read_lines(heldout)]
-    found = {one.rule: one for one in returning(run, (), questions)}
+    items = load_heldout(heldout).items
+    found = {one.rule: one for one in returning(run, (), items)}
     assert list(found) == ["form", "language", "odd/../name", "relevance"]
     relevance = found["relevance"]
     # Five fail it alone: one is about the document that validates, one asks a held-out question.
@@ -141,3 +146,16 @@ def test_a_run_without_validation_rows_is_ablated_without_some(tmp_path: Path) -
     student = find_candidate(Run.open(run.path / "ablation"), found.rules[0].student)
     assert sorted(student.data) == ["data:form/train.jsonl"]
     assert found.rules[0].added == 1
+
+
+def test_the_command_prints_what_the_function_returns(made: tuple[Run, Path]) -> None:
+    run, heldout = made
+    found = ablated(made, Answers(lambda candidate: 3, as_served=True), rules="form", resamples=10_000)
+    app = typer.Typer()
+    register(app)
+    common = ["ablate", str(run.path), "--heldout", str(heldout), "--rules", "form"]
+    told = CliRunner().invoke(app, [*common, "--json"])
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout) == {"run": str(run.path), "ablation": found.to_json()}
+    told = CliRunner().invoke(app, [*common, "--quiet"])
+    assert "No rule makes a difference that chance does not explain" in told.stdout

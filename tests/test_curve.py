@@ -11,10 +11,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from synth.core.config import build
 from synth.core.errors import ConfigError, InferenceError, Interrupted, RunError
-from synth.core.jsonl import read_lines
+from synth.core.jsonl import read_lines, write_jsonl
 from synth.core.runs import Run
 from tests.conftest import CHECKOUT
 from tests.runs_for_tests import tiny_student
@@ -30,6 +32,7 @@ from tests.series_runs import (
 )
 from tune.apart import to_toml, train_apart
 from tune.candidate import Candidate, find_candidate
+from tune.cli_curve import register
 from tune.config import TuneConfig
 from tune.curve import Curve, CurveConfig, curve, read_curve
 from tune.curve_view import curve_table, draw, text_plot
@@ -147,10 +150,46 @@ def test_a_failed_call_leaves_its_question_out_for_every_student(made: tuple[Run
     answers = Answers(lambda candidate: 3, "failing", fails=lambda candidate: share(candidate) == 25)
     found = curve(run, config, asking=answers.asking(), train=in_this_process)
     assert found.questions == 47
-    assert "a call about them failed: 1 questions" in found.notes[-1]
+    assert any("a call about them failed: 1 questions" in note for note in found.notes)
     with pytest.raises(InferenceError, match="1 call failed"):
         strict = config.model_copy(update={"max_failed": 0.0})
         curve(run, strict, asking=answers.asking(), train=in_this_process)
+
+
+def test_questions_that_the_dataset_asks_are_left_out(made: tuple[Run, Path], tmp_path: Path) -> None:
+    run, heldout = made
+    other = tmp_path / "other.jsonl"
+    leak = b'{"id":"leak","question":"What does LAMP 0 of series 3 cost?","answer":"0 pounds","document_id":"d"}\n'
+    other.write_bytes(heldout.read_bytes() + leak)
+    config = CurveConfig(heldout=other, shares=(0.25, 1.0), resamples=1000)
+    found = curve(run, config, asking=Answers(lambda candidate: 3, "leak").asking(), train=in_this_process)
+    assert found.questions == 48
+    assert "Left out, since the dataset asks them: 1 of 49 questions." in found.notes
+    other.write_bytes(leak)
+    with pytest.raises(RunError, match="every held-out question was trained on"):
+        curve(run, config, asking=Answers(lambda candidate: 3, "leak").asking(), train=in_this_process)
+
+
+def test_labels_are_compared_by_how_many_are_right(made: tuple[Run, Path], tmp_path: Path) -> None:
+    run, heldout = made
+    rows = [row for _, row in read_lines(heldout)]
+    labels = tmp_path / "labels.jsonl"
+    write_jsonl(
+        labels,
+        (
+            {"id": row["id"], "question": row["question"], "document_id": row["document_id"], "label": label}
+            for row in rows
+            for label in ["forty pounds" if row["id"].endswith(("0", "1")) else "no idea"]
+        ),
+    )
+    config = CurveConfig(heldout=labels, shares=(0.25, 1.0), resamples=1000)
+    answers = Answers(lambda candidate: {25: 6, 100: 2}[share(candidate)], "labels")
+    found = curve(run, config, asking=answers.asking(), train=in_this_process)
+    assert found.metric == "correct"
+    assert [size.score for size in found.sizes] == pytest.approx([100 / 3, 100], abs=1e-3)
+    with pytest.raises(ConfigError, match="no metric is called 'corect'"):
+        wrong = config.model_copy(update={"metric": "corect"})
+        curve(run, wrong, asking=answers.asking(), train=in_this_process)
 
 
 def test_a_run_without_a_candidate_names_the_command(tmp_path: Path) -> None:
@@ -213,6 +252,7 @@ from pathlib import Path
 from synth.core.errors import SynthError
 from synth.core.runs import Run
 from tune.apart import train_apart
+from tune.cli_curve import register
 from tune.config import TuneConfig
 print("up", flush=True)
 try:
@@ -253,6 +293,23 @@ def test_a_training_apart_saves_and_stops_with_the_one_who_asked(
     with run.lock():
         assert "sft:long" not in run.stages()
     assert [*(run.path / "students" / ".long.part" / "checkpoints").iterdir()]
+
+
+def test_the_command_prints_what_the_function_returns(made: tuple[Run, Path], tmp_path: Path) -> None:
+    run, heldout = made
+    answers = Answers(lambda candidate: {25: 1, 50: 2, 100: 3}[share(candidate)], as_served=True)
+    found = drawn(made, answers, gain=5)
+    app = typer.Typer()
+    register(app)
+    table = tmp_path / "tune.toml"
+    table.write_text("[validate]\nresamples = 1000\nmax_failed = 0.5\ncandidate = 'none'\n[sft]\nthreads = 1\n")
+    common = ["curve", str(run.path), "--heldout", str(heldout), "--shares", "0.25,0.5,1", "--gain", "5"]
+    told = CliRunner().invoke(app, [*common, "--config", str(table), "--json"])
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout) == {"run": str(run.path), "curve": found.to_json()}
+    told = CliRunner().invoke(app, [*common, "--config", str(table), "--quiet"])
+    assert found.advice.said in told.stdout and "Score by size of the dataset, 48 questions" in told.stdout
+    assert text_plot(found).splitlines()[-1] in told.stdout
 
 
 def test_settings_survive_their_config_file() -> None:

@@ -6,9 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from synth.core.errors import ConfigError, RecordError, RunError
 from synth.core.records import Message
 from synth.export import ExportConfig, run_export
 from tests.conftest import CHECKOUT
+from tests.dataset_hub import dataset_hub, hub_environment
 from tests.export_runs import decided_run, pair
 from tune.data import read_dataset
 from tune.formats import to_row
@@ -321,7 +320,6 @@ def test_a_folder_without_rows_says_what_it_should_hold(tmp_path: Path) -> None:
         open_source(str(tmp_path), flag="--data")
 
 
-# A hub on this machine: what huggingface_hub asks to read the parquet files of one dataset.
 COMMIT = "ab" * 20
 
 
@@ -343,58 +341,8 @@ def hub_files() -> dict[str, bytes]:
 @pytest.fixture
 def hub() -> Iterator[str]:
     """Serve the dataset me/lamps, and return the hub's address."""
-    files = hub_files()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-        def answer(self, body: bytes, status: int = 200, **headers: str) -> None:
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        def do_HEAD(self) -> None:
-            self.do_GET()
-
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
-            api, resolve = "/api/datasets/me/lamps/", "/datasets/me/lamps/resolve/"
-            if path.startswith(api + "revision/"):
-                listed = [{"rfilename": name} for name in files]
-                self.json({"id": "me/lamps", "private": False, "sha": COMMIT, "siblings": listed, "tags": []})
-            elif path.startswith(api + "tree/"):
-                folder = path.removeprefix(f"{api}tree/").partition("/")[2]
-                there = [
-                    {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                    for name, data in files.items()
-                    if name.rpartition("/")[0] == folder
-                ]
-                self.json([*there, *([] if folder else [{"type": "directory", "path": "data", "oid": "0" * 40}])])
-            elif path.startswith(resolve) and (data := files.get(path.removeprefix(resolve).partition("/")[2])):
-                self.answer(data, ETag=f'"{hashlib.sha1(data).hexdigest()}"', X_Repo_Commit=COMMIT)
-            elif path.startswith(resolve):
-                self.answer(b"", 404, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
-            else:
-                self.answer(b"", 404, X_Error_Code="RepoNotFound")
-
-        def json(self, value: object) -> None:
-            self.answer(json.dumps(value).encode(), Content_Type="application/json")
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with dataset_hub("me/lamps", hub_files(), COMMIT) as address:
+        yield address
 
 
 ASK = """
@@ -416,14 +364,7 @@ for spec in sys.argv[1:]:
 
 
 def ask(hub: str, home: Path, *specs: str, **more: str) -> list[Any]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING_"))} | {
-        "PYTHONPATH": str(CHECKOUT),
-        "HF_ENDPOINT": hub,
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HOME": str(home / "hf"),
-        **more,
-    }
+    environment = {**hub_environment(hub, home), **more}
     done = subprocess.run(
         [sys.executable, "-c", ASK, *specs],
         cwd=home,

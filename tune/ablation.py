@@ -20,6 +20,7 @@ from pydantic import field_validator
 from rich.table import Table
 
 from synth.core.errors import ConfigError, RunError, did_you_mean
+from synth.core.heldout import HeldoutItem
 from synth.core.jsonl import digest_file, read_lines, write_json, write_jsonl
 from synth.core.record_file import read_records
 from synth.core.records import Message, Record
@@ -28,9 +29,10 @@ from tune.apart import Train, train_apart
 from tune.candidate import Candidate
 from tune.data import dataset_inputs, open_dataset
 from tune.formats import asked_key
+from tune.heldout import find_overlap
 from tune.power_law import TOP
 from tune.series import Answered, Asking, SeriesConfig, ask, home_of, is_the_model, model_of, open_clean, student
-from tune.statistics import Difference, paired_difference
+from tune.statistics import Difference, holm, paired_difference
 
 __all__ = ["Ablation", "AblateConfig", "Without", "ablate", "ablation_table", "read_ablation", "returning"]
 
@@ -191,8 +193,8 @@ def ablate(
     if given.get("data") or given.get("mix"):
         raise ConfigError("rows from elsewhere have no filter rules", where="[sft]", fix="leave data and mix out")
     model = model_of(run, config.candidate, given)
-    opened = open_clean(run, config.heldout)
-    found = returning(run, config.rules, [item.question for item in opened.heldout.items])
+    sealed = open_clean(run, model, config.heldout)
+    found = returning(run, config.rules, sealed.heldout.items)
     home = home_of(run, KIND)
     whole = model.config.model_copy(update={"subset": None})
     full = model.candidate
@@ -214,12 +216,7 @@ def ablate(
         inputs = open_dataset(run, own).inputs
         own = own.model_copy(update={"candidate": model.name(f"without-{_file_name(one.rule)}", own, inputs)})
         students[one.rule] = student(home, own, inputs, train, on_note)
-    # By name, as that is what files of answers are called.
-    asked = {full.name: full, **{candidate.name: candidate for candidate in students.values()}}
-    answered = ask(home, asked, opened.heldout.items, model, config, asking or Asking(), on_note)
-    notes = [*opened.warnings]
-    if answered.left_out:
-        notes.append(f"Left out for every student, since a call about them failed: {answered.left_out} questions.")
+    answered = ask(home, [full, *students.values()], sealed, model, config, asking or Asking(), on_note)
     left = [f"{rule} is never left out: {why}." for rule, why in _NEVER.items() if rule in _reasons(run)]
     made = Ablation(
         subject={
@@ -227,15 +224,15 @@ def ablate(
             "like": model.candidate.name,
             "with_all_rules": full.name,
             "steps": steps,
-            "heldout": {"name": config.heldout.name, "sha256": opened.heldout.digest.sha256},
+            "heldout": {"name": sealed.heldout.name, "sha256": sealed.heldout.digest.sha256},
         },
-        metric=config.metric or "f1",
+        metric=answered.metric,
         questions=len(answered.items),
         documents=len(set(answered.documents)),
         records=len(model.dataset.train),
         score=round(TOP * sum(answered.values[full.name]) / len(answered.items), 4),
         rules=_compared(found, students, full.name, answered, config),
-        notes=(*notes, *left),
+        notes=(*left, *sealed.warnings, *answered.left()),
     )
     write_json(home.path / "ablation.json", made.to_json())
     return made
@@ -262,13 +259,13 @@ def read_ablation(run: Run) -> Ablation:
         raise RunError(f"it cannot be read ({type(error).__name__}: {error})", where=str(path), fix=again) from error
 
 
-def returning(run: Run, wanted: Sequence[str], heldout: Iterable[str] = ()) -> list[Returning]:
+def returning(run: Run, wanted: Sequence[str], heldout: Sequence[HeldoutItem] = ()) -> list[Returning]:
     """Return for each rule the records that it alone rejected and that may be trained on, in the order of the funnel.
 
     Args:
         run: a run whose filter is finished.
         wanted: the rules; all that alone rejected a record where none is named.
-        heldout: questions that no row may ask, case and white space apart.
+        heldout: items whose questions no record that comes back may ask, in the same words or nearly.
 
     Raises:
         ConfigError: no record was rejected by a wanted rule, or the filter hid personal data in the dataset.
@@ -308,7 +305,6 @@ def returning(run: Run, wanted: Sequence[str], heldout: Iterable[str] = ()) -> l
     validating = {row["document_id"] for row in validation}
     asked = {_asked(row["prompt"]) for row in validation}
     said = {_said(row["prompt"], row["completion"]) for row in train}
-    sealed = {_plain(question) for question in heldout}
     found = []
     for rule in names:
         own = alone.get(rule, [])
@@ -317,12 +313,11 @@ def returning(run: Run, wanted: Sequence[str], heldout: Iterable[str] = ()) -> l
         for record in own:
             row = record.to_json()
             key = _said(row["prompt"], row["completion"])
-            leaks = any(turn.role == "user" and _plain(turn.content) in sealed for turn in record.prompt)
-            if leaks or record.document_id in validating or key in seen or _asked(row["prompt"]) in asked:
+            if record.document_id in validating or key in seen or _asked(row["prompt"]) in asked:
                 continue
             seen.add(key)
             back.append(record)
-        found.append(Returning(rule, rejects[rule], len(own), tuple(back)))
+        found.append(Returning(rule, rejects[rule], len(own), tuple(_sealed_off(back, heldout))))
     return found
 
 
@@ -395,7 +390,7 @@ def _compared(
             resamples=config.resamples,
             seed=config.seed,
         )
-    adjusted = _holm({rule: gap.p_value for rule, gap in gaps.items()})
+    adjusted = holm({rule: gap.p_value for rule, gap in gaps.items()})
     made = []
     for one in found:
         counts = {"rejects": one.rejects, "alone": one.alone, "added": len(one.records)}
@@ -421,17 +416,6 @@ def _compared(
     return tuple(made)
 
 
-def _holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Return p-values adjusted for their number, by Holm (1979); None stays None and is not counted."""
-    known = sorted((p, name) for name, p in p_values.items() if p is not None)
-    adjusted = dict(p_values)
-    least = 0.0
-    for rank, (p, name) in enumerate(known):
-        least = max(least, min(1.0, (len(known) - rank) * p))
-        adjusted[name] = least
-    return adjusted
-
-
 def _reasons(run: Run) -> set[str]:
     """Return the names of all rules that rejected a record first."""
     counts = run.stage("filter", made_by=f"synth filter {run.path}").counts
@@ -446,8 +430,14 @@ def _said(prompt: Sequence[Mapping[str, str]], completion: Sequence[Mapping[str,
     return asked_key([Message.from_json(turn) for turn in (*prompt, *completion)])
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
+def _sealed_off(records: Sequence[Record], heldout: Sequence[HeldoutItem]) -> list[Record]:
+    """Return the records that ask no held-out question."""
+    left = [*records]
+    while True:  # Of the records that ask the same, one is named at a time.
+        leaks = {overlap.row_id for overlap in find_overlap(heldout, (record.to_json() for record in left)).values()}
+        if not leaks:
+            return left
+        left = [record for record in left if record.id not in leaks]
 
 
 def _file_name(rule: str) -> str:

@@ -26,7 +26,7 @@ Threads = Annotated[
 
 def curve_command(
     run: RunFolder,
-    heldout: Annotated[Path, setting(CurveConfig, "heldout")],
+    heldout: Annotated[str, setting(CurveConfig, "heldout")],
     shares: Annotated[str | None, setting(CurveConfig, "shares")] = None,
     candidate: Annotated[str | None, setting(CurveConfig, "candidate")] = None,
     gain: Annotated[float | None, setting(CurveConfig, "gain")] = None,
@@ -72,7 +72,7 @@ def curve_command(
 
 def ablate_command(
     run: RunFolder,
-    heldout: Annotated[Path, setting(AblateConfig, "heldout")],
+    heldout: Annotated[str, setting(AblateConfig, "heldout")],
     rules: Annotated[str | None, setting(AblateConfig, "rules")] = None,
     candidate: Annotated[str | None, setting(AblateConfig, "candidate")] = None,
     metric: Annotated[str | None, setting(AblateConfig, "metric")] = None,

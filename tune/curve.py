@@ -14,6 +14,7 @@ import orjson
 from pydantic import Field, field_validator
 
 from synth.core.errors import ConfigError, RunError
+from synth.core.heldout import HeldoutSet
 from synth.core.jsonl import write_json
 from synth.core.runs import Run
 from tune.apart import Train, train_apart
@@ -23,7 +24,7 @@ from tune.curve_view import draw
 from tune.data import open_dataset
 from tune.power_law import LEAST_SIZES, TOP, Advice, Forecast, advise, forecast
 from tune.series import Answered, Asking, Model, SeriesConfig, ask, home_of, is_the_model, model_of, open_clean, student
-from tune.statistics import paired_difference
+from tune.statistics import interval_of_mean, paired_difference
 
 __all__ = ["Curve", "CurveConfig", "Size", "curve", "read_curve"]
 
@@ -151,16 +152,15 @@ def curve(
         Interrupted: Ctrl-C; what is finished stays.
     """
     model = model_of(run, config.candidate, settings or {})
-    opened = open_clean(run, config.heldout)
+    sealed = open_clean(run, model, config.heldout)
     home = home_of(run, KIND)
     points, notes = _planned(home, run, model, config)
     candidates = {}
     for point in points:
         on_note(f"{point.share:.0%} of the dataset: {point.records} records of {len(point.documents)} documents")
         candidates[point.name] = point.student or student(home, point.config, point.inputs, train, on_note)
-    items = opened.heldout.items
-    answered = ask(home, candidates, items, model, config, asking or Asking(), on_note)
-    made = _made(model, config, points, candidates, answered, (*opened.warnings, *notes), opened.heldout.digest.sha256)
+    answered = ask(home, [*candidates.values()], sealed, model, config, asking or Asking(), on_note)
+    made = _made(model, config, points, candidates, answered, (*notes, *sealed.warnings), sealed.heldout)
     write_json(home.path / "curve.json", made.to_json())
     if draw(made, home.path / "curve.png"):
         on_note(f"drawn: {home.path / 'curve.png'}")
@@ -246,12 +246,12 @@ def _made(
     candidates: Mapping[str, Candidate],
     answered: Answered,
     notes: Sequence[str],
-    heldout: str,
+    heldout: HeldoutSet,
 ) -> Curve:
     sizes = []
     for point in points:
         values = [TOP * value for value in answered.values[point.name]]
-        mean = paired_difference(
+        mean = interval_of_mean(
             values, answered.documents, confidence=config.confidence, resamples=config.resamples, seed=config.seed
         )
         report = orjson.loads((candidates[point.name].folder / "training.json").read_bytes())
@@ -269,20 +269,19 @@ def _made(
             )
         )
     found, advice = _advised(sizes, answered, config)
-    left = [f"Left out for every student, since a call about them failed: {answered.left_out} questions."]
     return Curve(
         subject={
             "student": model.candidate.student_name,
             "like": model.candidate.name,
-            "heldout": {"name": config.heldout.name, "sha256": heldout},
+            "heldout": {"name": heldout.name, "sha256": heldout.digest.sha256},
             "steps": "equal" if config.equal_steps else "epochs",
         },
-        metric=config.metric or "f1",
+        metric=answered.metric,
         questions=len(answered.items),
         sizes=tuple(sizes),
         forecast=found,
         advice=advice,
-        notes=(*notes, *(left if answered.left_out else [])),
+        notes=(*notes, *answered.left()),
     )
 
 

@@ -142,23 +142,21 @@ class _Standing:
     """Finds the questions whose words stand in a turn: as the whole of it, or four and more of them in a row."""
 
     def __init__(self, questions: Sequence[tuple[str, ...]]) -> None:
-        self._questions = questions
         self._whole: dict[tuple[str, ...], list[int]] = {}
-        self._begins: dict[tuple[str, ...], list[int]] = {}
+        # How long the questions are that begin with these words: of one template there are many, of few lengths.
+        self._lengths: dict[tuple[str, ...], set[int]] = {}
         for number, words in enumerate(questions):
             if words:  # and not marks alone
                 self._whole.setdefault(words, []).append(number)
             if len(words) >= LEAST_WORDS:
-                self._begins.setdefault(words[:LEAST_WORDS], []).append(number)
+                self._lengths.setdefault(words[:LEAST_WORDS], set()).add(len(words))
 
     def within(self, words: tuple[str, ...]) -> Iterator[int]:
         """Yield the numbers of the questions that stand in a turn of these words, some more than once."""
         yield from self._whole.get(words, ())
         for place, four in enumerate(zip(*(words[skip:] for skip in range(LEAST_WORDS)), strict=False)):
-            for number in self._begins.get(four, ()):
-                question = self._questions[number]
-                if words[place : place + len(question)] == question:
-                    yield number
+            for length in self._lengths.get(four, ()):
+                yield from self._whole.get(words[place : place + length], ())
 
 
 def _near(questions: Sequence[tuple[str, ...]], turns: Sequence[tuple[str, ...]]) -> dict[int, int]:

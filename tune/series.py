@@ -16,18 +16,22 @@ from synth.core.calls import Endpoint
 from synth.core.config import build
 from synth.core.errors import ConfigError, InferenceError, RunError
 from synth.core.fingerprint import fingerprint
-from synth.core.heldout import HeldoutItem
-from synth.core.jsonl import FileDigest, write_jsonl
+from synth.core.heldout import HeldoutItem, HeldoutSet
+from synth.core.jsonl import FileDigest
 from synth.core.runs import Run
-from synth.core.squad import exact_match, f1
-from tune.answers import Answer, answer_all, complete_questions, make_calls
+from tune.answers import answer_all, make_calls, write_answers
 from tune.apart import Train
+from tune.budget import Budget, student_budget
 from tune.candidate import Candidate, find_candidate
 from tune.config import TuneConfig
-from tune.contenders import AsTrained, Contender, shared_system
+from tune.contenders import CANDIDATE, STUDENT, AsTrained, Contender, shared_system
 from tune.data import open_dataset
-from tune.heldout import OpenedSet, open_heldout
+from tune.heldout import find_overlap, open_heldout
+from tune.metrics.find import find_metrics
+from tune.metrics.scoring import Answered as Said
+from tune.metrics.scoring import score_all
 from tune.rows import Dataset
+from tune.rules import DECIDING
 from tune.serving import by_vllm, given
 
 _ELSEWHERE = ("data:", "mix:", "mix=", "replay:")
@@ -38,14 +42,18 @@ class SeriesConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    heldout: Path
-    """The held-out set: human questions with their answers, as JSONL, SQuAD JSON, CSV or TSV."""
+    heldout: Path | str
+    """The held-out set: human questions with answers, labels or references, as JSONL, SQuAD JSON, CSV, TSV or a dataset
+    of the hub."""
     candidate: str | None = None
     """The candidate whose settings all students are trained with. Default: the one that was finished last."""
     metric: str | None = None
-    """What answers are compared by: f1 or em. Default: f1."""
+    """The metric that answers are compared by: a name, or your own as package.module:function. Default by what the
+    held-out items ask for: f1 for answers, correct for labels, rouge_l for free text."""
     max_tokens: int = Field(64, ge=1)
     """The most tokens of one answer."""
+    refusals: tuple[str, ...] = ()
+    """Phrases that count as a refusal, beside the usual ones ("I do not have that information", "unanswerable")."""
     max_failed: float = Field(0.01, ge=0, lt=1)
     """The share of calls that may fail. Their questions are left out for every student; more stop the command."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
@@ -92,9 +100,22 @@ class Asking:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """The students' scores on the same items, from 0 to 1 and in the items' order, by student."""
+class Sealed:
+    """The held-out set, its items that the dataset does not ask, and what is doubtful about it."""
 
+    heldout: HeldoutSet
+    items: tuple[HeldoutItem, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The students' scores by a metric on the same items, from 0 to 1 and in the items' order, by student.
+
+    `left_out` items were not answered by all of them, or could not be measured.
+    """
+
+    metric: str
     items: tuple[HeldoutItem, ...]
     values: Mapping[str, tuple[float, ...]]
     left_out: int
@@ -103,6 +124,12 @@ class Answered:
     def documents(self) -> tuple[str, ...]:
         """The document of each item."""
         return tuple(item.document_id for item in self.items)
+
+    def left(self) -> tuple[str, ...]:
+        """What to tell of items that were left out, nothing where there are none."""
+        if not self.left_out:
+            return ()
+        return (f"Left out for every student, since a call about them failed: {self.left_out} questions.",)
 
 
 def model_of(run: Run, name: str | None, given_settings: Mapping[str, Any]) -> Model:
@@ -189,20 +216,33 @@ def student(
     return found
 
 
-def open_clean(run: Run, path: Path) -> OpenedSet:
-    """Open the held-out set.
+def open_clean(run: Run, model: Model, source: Path | str) -> Sealed:
+    """Open the held-out set; questions that the whole dataset asks are left out for all students.
 
     Raises:
+        ConfigError: the held-out set is a dataset of the hub that cannot be loaded.
         RecordError: the held-out file is wrong.
-        RunError: questions of it were trained on.
+        RunError: it is not there, or every question of it was trained on.
     """
-    return open_heldout(run, path)
+    opened = open_heldout(run, source)
+    overlap = opened.overlap
+    if model.config.data != str(run.path.resolve()):
+        overlap = find_overlap(opened.heldout.items, [row.to_json() for row in model.dataset.train])
+    clean = tuple(item for item in opened.heldout.items if item.id not in overlap)
+    if not clean:
+        raise RunError(
+            "every held-out question was trained on",
+            where=opened.heldout.name,
+            fix=f"run `synth filter {run.path} --heldout {source}`, then `tune sft` again",
+        )
+    left = [f"Left out, since the dataset asks them: {len(overlap)} of {len(opened.heldout.items)} questions."]
+    return Sealed(opened.heldout, clean, (*opened.warnings, *(left if overlap else [])))
 
 
 def ask(
     home: Run,
-    students: Mapping[str, Candidate],
-    items: Sequence[HeldoutItem],
+    students: Sequence[Candidate],
+    sealed: Sealed,
     model: Model,
     config: SeriesConfig,
     asking: Asking,
@@ -210,48 +250,70 @@ def ask(
 ) -> Answered:
     """Ask every student every question, and score the answers; they are written to answers/<student>.jsonl.
 
-    Each student is served from its folder, one after the other, and asked as it was trained.
+    The students are served from their folders, those that are adapters beside each other where vLLM can do so, and
+    asked as they were trained.
 
     Raises:
-        InferenceError: a server does not get ready, or too many calls failed.
+        ConfigError: there is no such metric.
+        InferenceError: a server does not get ready, too many calls failed, or no question is left to compare by.
     """
+    heldout, unanswerable = sealed.heldout, any(item.unanswerable for item in sealed.items)
+    wanted = config.metric or DECIDING[heldout.task]
+    metrics = find_metrics(heldout.task, (wanted,), labels=heldout.labels, unanswerable=unanswerable)
+    # One of the user's own comes last, and may have another name than it is found by.
+    metric = next((one for one in metrics if one.name == wanted), metrics[-1])
     system = shared_system([row.to_json() for row in model.dataset.train if row.conversational])
-    contender = Contender("tuned", "tuned", AsTrained(system))
-    answers: dict[str, list[Answer]] = {}
+    weights = {one.name: STUDENT if one is students[0] else f"{CANDIDATE}{one.name}" for one in students}
+    if asking.endpoint_of is not None:
+        services = given({weights[one.name]: asking.endpoint_of(one) for one in students})
+    else:
+        services = by_vllm(
+            students[0],
+            earlier={weights[one.name]: one for one in students[1:]},
+            log_path=home.log_path("answers"),
+            max_in_flight=asking.max_in_flight,
+            args=asking.server_args,
+        )
+    on_note(f"asking {len(sealed.items)} questions of {len(students)} students")
     with home.lock():
-        for name, candidate in students.items():
-            if asking.endpoint_of is not None:
-                services = given({"tuned": asking.endpoint_of(candidate)})
-            else:
-                services = by_vllm(
-                    candidate,
-                    log_path=home.log_path(f"answers-{name}"),
-                    max_in_flight=asking.max_in_flight,
-                    args=asking.server_args,
-                )[-1:]
-            on_note(f"{name}: asking {len(items)} questions")
-            answers[name] = answer_all(
-                make_calls(items, [contender], services, max_tokens=config.max_tokens),
+        answers = answer_all(
+            make_calls(
+                sealed.items,
+                [Contender(one.name, weights[one.name], AsTrained(system)) for one in students],
                 services,
-                home.journal_path,
-                max_failed=config.max_failed,
-                max_in_flight=asking.max_in_flight,
-            )
-            write_jsonl(home.path / "answers" / f"{name}.jsonl", (a.to_json() for a in answers[name]))
-    complete = complete_questions([answer for own in answers.values() for answer in own])
-    asked = tuple(item for item in items if complete[item.id])
+                max_tokens=config.max_tokens,
+                budget=_budget(model, config),
+            ),
+            services,
+            home.journal_path,
+            max_failed=config.max_failed,
+            max_in_flight=asking.max_in_flight,
+        )
+        scores = score_all(
+            [Said(a.item, a.contender, a.completion) for a in answers if a.completion is not None],
+            [metric],
+            labels=heldout.labels,
+            refusals=config.refusals,
+        )
+        write_answers(home.path, answers, scores)
+    values: dict[str, dict[str, float]] = {one.name: {} for one in students}
+    for score in scores:
+        if metric.name in score.values:
+            values[score.contender][score.item_id] = score.values[metric.name]
+    asked = tuple(item for item in sealed.items if all(item.id in own for own in values.values()))
     if not asked:
         raise InferenceError("no question was answered by every student", fix="run the same command again")
     return Answered(
+        metric.name,
         asked,
-        {name: tuple(_scores(own, asked, config.metric or "f1")) for name, own in answers.items()},
-        len(items) - len(asked),
+        {name: tuple(own[item.id] for item in asked) for name, own in values.items()},
+        len(sealed.items) - len(asked),
     )
 
 
-def _scores(answers: Sequence[Answer], asked: Sequence[HeldoutItem], metric: str) -> list[float]:
-    measures = {"f1": f1, "em": exact_match}
-    if metric not in measures:
-        raise ConfigError(f"no metric is called {metric!r}", where="--metric", fix="known: em, f1")
-    texts = {answer.call.item.id: answer.completion.text for answer in answers if answer.completion is not None}
-    return [measures[metric](texts[item.id], item.answers) for item in asked]
+def _budget(model: Model, config: SeriesConfig) -> Budget | None:
+    """Return what no prompt may exceed; None where nothing says how long the model is: then the server refuses."""
+    try:
+        return student_budget(model.candidate, max_tokens=config.max_tokens)
+    except ConfigError:
+        return None
