@@ -229,6 +229,15 @@ def test_an_answer_that_no_passage_holds_is_said_to_be_missing_from_the_document
     )
 
 
+def test_of_two_passages_with_the_same_words_the_one_of_the_items_document_counts(run: Run) -> None:
+    other = Passage("urn.md", "How many litres of water does the urn hold? The urn does hold 1.7 litres.", 0, 73)
+    own = Passage("kettle.md", "It holds 1.7 litres.", 60, 80)
+    write_jsonl(run.passages_path, [passage.to_json() for passage in (other, own, LAMP, GRILL)])
+    story = explain(run, "h-001")
+    assert [source.passage.id for source in story.sources[:2]] == [other.id, own.id]
+    assert f"The passage {own.id} of kettle.md holds the answer, and gave no record." in story.said
+
+
 def test_a_label_is_not_looked_for_in_passages_and_a_refusal_needs_none(run: Run) -> None:
     graded = explain(run, "h-011")
     assert graded.wanted == "3" and all(source.holds_answer is None for source in graded.sources)

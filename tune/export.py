@@ -109,9 +109,11 @@ def open_candidate(path: Path, name: str | None = None) -> tuple[Run, Candidate]
         and here.resolve().parent.name == "students"
         and (run_path / "run.json").exists()
     ):
-        if name not in (None, here.name):
+        if name not in (None, here.resolve().name):
             raise ConfigError(
-                f"the folder is that of {here.name!r}", where=f"--candidate {name}", fix="leave --candidate out"
+                f"the folder is that of {here.resolve().name!r}",
+                where=f"--candidate {name}",
+                fix="leave --candidate out",
             )
         run, name = Run.open(run_path), here.resolve().name
     else:

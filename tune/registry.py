@@ -260,6 +260,8 @@ def locked(folder: Path, *, seconds: float = 60) -> Iterator[Registry]:
             fix="mend the folder's permissions",
         ) from error
     try:
+        for part in (*folder.glob(".registry.json.*.part"), *folder.glob(f".{CURRENT}.json.*.part")):
+            part.unlink(missing_ok=True)  # of a write that a kill ended
         registry = Registry.read(folder)
         if registry.history:
             registry.mend_link()
