@@ -62,6 +62,11 @@ def test_words_of_the_question_support_nothing_unless_the_answer_chooses_between
     assert support.supported(asked, "eight") is True
     assert support.supported(asked, "nine") is False
     assert support.supported(asked, "The porter locks the gate.") is False
+    # Nine words that the passage has, all of them the question's, do not make up for the one that it has not.
+    wordy = item("Who locks the gate of the garden, where the dogs are not allowed on the lawn, and opens it at eight?")
+    told = "The {} locks the gate of the garden where dogs are not allowed on the lawn and opens it at eight."
+    assert support.supported(wordy, told.format("gardener")) is True
+    assert support.supported(wordy, told.format("butcher")) is False
 
 
 def test_the_own_passage_comes_first_and_is_looked_in_without_a_run() -> None:
