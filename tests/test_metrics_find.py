@@ -232,6 +232,8 @@ def test_an_answer_becomes_a_score() -> None:
     assert refused.values == {"f1": 1.0, "em": 1.0}
     assert made_up.values == {"f1": 0.0, "em": 0.0} and made_up.supported is False and made_up.seconds is None
     assert (right.label, right.wanted) == (None, None)
+    (own,) = score_all([Answered(kettle, "base", completion("Pass."))], [], support=support, refusals=["pass"])
+    assert own.refused and own.supported is None and own.values == {}
 
 
 def test_the_answer_of_a_label_set_has_a_label_and_no_support() -> None:

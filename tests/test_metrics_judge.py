@@ -18,7 +18,7 @@ from synth.core.heldout import HeldoutItem
 from synth.inference.scripted import ScriptedTeacher
 from tests.stub_endpoint import stub_endpoint
 from tune.metrics.base import Reply
-from tune.metrics.judge_calibration import Marked, calibrate, compare, read_marks
+from tune.metrics.judge_calibration import Marked, calibrate, compare, passed_judge, read_marks
 from tune.metrics.judging import Judge, judge_model
 
 
@@ -132,6 +132,26 @@ def test_a_perverse_judge_and_one_that_guesses_may_not_be_used(tmp_path: Path, b
         ConfigError, match=r"may not be used: the lower end of its AUC's interval, 0\.\d+, is under 0\.7"
     ):
         found.require()
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_a_judge_is_taken_from_its_name_and_the_marks_or_refused(tmp_path: Path, better: bool) -> None:
+    def reply(body: dict[str, Any]) -> str:
+        good = "\nright\n" in body["messages"][-1]["content"]
+        return json.dumps({"reason": "so it is", "mark": 4 if good == better else 2})
+
+    marks = tmp_path / "marks.jsonl"
+    rows = [{"question": one.reply.item.question, "answer": one.reply.text, "mark": one.mark} for one in people(40)]
+    marks.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with stub_endpoint(reply) as stub:
+        if not better:
+            with pytest.raises(ConfigError, match=r"may not be used.*AUC 0\.000"):
+                passed_judge(stub.url, marks, tmp_path / "judge")
+            return
+        found, calibration = passed_judge(stub.url, marks, tmp_path / "judge")
+        assert calibration.auc == 1.0 and calibration.documents == 40
+        assert found.score([Reply(item(), "right")]) == [0.75] and found.score([]) == []
+        assert len(stub.bodies) == 41
 
 
 def test_too_few_marks_pass_no_judge_however_well_it_does(tmp_path: Path) -> None:

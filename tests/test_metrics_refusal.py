@@ -1,5 +1,3 @@
-import time
-
 import pytest
 
 from tune.metrics.refusal import is_refusal, refusal_quality
@@ -110,17 +108,20 @@ def test_phrases_of_ones_own_are_refusals_in_any_language() -> None:
     assert not is_refusal("Paris", [" ."])
 
 
-def test_a_run_away_text_costs_no_time() -> None:
-    began = time.process_time()
-    for text in (
+@pytest.mark.parametrize(
+    "text",
+    [
         "the " * 100_000,
         "i do not have " + "that " * 50,
         "given " * 59,
         "x" * 1_000_000,
         "i " * 59 + "\n" * 9999,
-    ):
-        assert not is_refusal(text)
-    assert time.process_time() - began < 5
+        "<" * 99_999,
+    ],
+)
+def test_a_run_away_text_is_no_refusal(text: str) -> None:
+    """What took time that grows with the square of such a text would not come to its end here."""
+    assert not is_refusal(text)
 
 
 def score(unanswerable: bool, refused: bool) -> Score:

@@ -8,7 +8,7 @@ rise and fall together.
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from synth.core.heldout import HeldoutItem
 from synth.core.jsonl import read_lines
 from synth.core.schemas import check
 from tune.metrics.base import Reply
-from tune.metrics.judging import HIGHEST, LOWEST, Judge
+from tune.metrics.judging import HIGHEST, LOWEST, Judge, judge_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,6 +91,34 @@ class Calibration:
                 where="judge",
                 fix="take a stronger model, a better prompts/validate-judge.md or more marks, or do without a judge",
             )
+
+
+def passed_judge(
+    spec: str,
+    marks: Path,
+    folder: Path,
+    *,
+    bar: float = BAR,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Judge, Calibration]:
+    """Return the judge that `spec` names, to be used as a metric, and how it did on people's marks.
+
+    Args:
+        spec: a URL, a folder, a hub id, or "bundled".
+        marks: the file of marks (`read_marks`).
+        folder: where the judge's journal and the log of its server are kept; answered calls are not made again.
+        bar: what the lower end of its AUC's interval has to reach.
+        say: gets short texts about starts and restarts.
+
+    Raises:
+        ConfigError: it may not be used, or there is no such model.
+        RecordError: a line of the marks is wrong.
+        InferenceError: a call got no answer.
+    """
+    judge = judge_model(spec, folder, say=say)
+    found = calibrate(judge, read_marks(marks), bar=bar)
+    found.require()
+    return judge, found
 
 
 def read_marks(path: Path) -> list[Marked]:

@@ -53,7 +53,7 @@ class Judge:
         Raises:
             InferenceError: a call got no answer; what was answered is kept.
         """
-        marks = asyncio.run(self.marks(replies))
+        marks = asyncio.run(self.marks(replies)) if replies else []
         return [None if mark is None else (mark - LOWEST) / (HIGHEST - LOWEST) for mark in marks]
 
     async def marks(self, replies: Sequence[Reply]) -> list[int | None]:

@@ -22,6 +22,8 @@ _NOT = re.compile(
     r"(?:\bnot|n't|n’t|\bnever|\bneither|\bnor|\bno longer|\brather than|\binstead of|\bnon)[\s-]+"
     r"(?:an?\s+|the\s+|really\s+)?$"
 )
+# How far before a label a "not" is looked for.
+_NEAR = 40
 _ENDS = frozenset(".,:;!?)\n-–—")
 
 
@@ -75,7 +77,7 @@ def read_label(text: str, labels: Sequence[str]) -> str | None:
     if found and found[0][0] == opening and shortened[found[0][2] :][:1] in {"", *_ENDS}:
         return found[0][1]
     # What is denied is not said; of "not A but B" B is left.
-    said_labels = {label for start, label, _ in found if not _NOT.search(shortened[:start])}
+    said_labels = {label for start, label, _ in found if not _NOT.search(shortened[max(0, start - _NEAR) : start])}
     return said_labels.pop() if len(said_labels) == 1 else None
 
 
