@@ -240,8 +240,6 @@ def test_a_student_is_trained_apart_with_the_very_same_weights(made: tuple[Run, 
     assert names and all(
         (apart.student_path("one") / n).read_bytes() == (here.student_path("one") / n).read_bytes() for n in names
     )
-    with pytest.raises(RunError, match="the training of one failed: .*was trained otherwise"):
-        train_apart(apart, settings.model_copy(update={"epochs": 2}))
     with pytest.raises(ConfigError, match="the training of two failed: .*no-such-model"):
         train_apart(apart, settings.model_copy(update={"candidate": "two", "student": str(tmp_path / "no-such-model")}))
 
