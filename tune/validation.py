@@ -24,8 +24,8 @@ from synth.inference.endpoints import find_model
 from tune.candidate import Candidate, find_candidate
 from tune.contenders import STUDENT, WeightsName
 from tune.heldout import open_heldout
-from tune.metrics.judge_calibration import calibrate, read_marks
-from tune.metrics.judging import Judge, judge_model
+from tune.metrics.judge_calibration import passed_judge
+from tune.metrics.judging import Judge
 from tune.serving import Service, at_server, by_vllm, find_earlier, given, teacher_service
 from tune.validation_config import ValidateConfig
 from tune.validation_job import ValidationJob
@@ -187,9 +187,8 @@ def _judge(
     if config.judge is None or config.judge_marks is None:
         return None, None
     model = asyncio.run(find_model(config.judge, role="teacher"))
-    judge = judge_model(config.judge, run.answers_path(candidate.name) / "judge", say=shown.note)
-    calibration = calibrate(judge, read_marks(config.judge_marks))
-    calibration.require()
+    folder = run.answers_path(candidate.name) / "judge"
+    judge, calibration = passed_judge(config.judge, config.judge_marks, folder, say=shown.note)
     marks = digest_file(config.judge_marks)
     return judge, {"model": model.name, "revision": model.revision, "marks": marks.sha256, **asdict(calibration)}
 
