@@ -11,7 +11,7 @@ from pathlib import Path
 PAGE = Path(__file__).with_name("cli.md")
 COMMANDS = {
     "synth": ["generate", "filter", "calibrate", "export", "merge", "jobs", "batch export", "batch collect", "demo"],
-    "tune": ["sft", "export", "push", "validate"],
+    "tune": ["sft", "validate", "explain", "curve", "ablate", "candidates", "promote", "rollback", "export", "push"],
 }
 
 
