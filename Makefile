@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Two processes, each with whole files; all that needs the engine in one of them, begun first.
+PROCESSES ?= -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: install demo test check bench docs clean
 
@@ -23,14 +25,14 @@ demo: install
 	$(BIN)/synth demo
 
 test: install
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest --cov $(PROCESSES)
 
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest --cov $(PROCESSES)
 
 bench: install
 	$(BIN)/python bench/filter.py

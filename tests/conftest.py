@@ -20,12 +20,22 @@ HAS_VLLM = importlib.util.find_spec("vllm") is not None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with the reason, what this machine cannot run."""
+    """Skip, with the reason, what this machine cannot run; keep what shares something in one process, the engine first.
+
+    With several processes (`pytest -n 2 --dist loadgroup`) a file is a group, and all that needs the engine is another.
+    """
+    first = []
     for item in items:
+        with_engine = item.get_closest_marker("vllm") is not None or "engine" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("engine" if with_engine else item.path.name))
+        first += [item] * with_engine
         if item.get_closest_marker("vllm") and not HAS_VLLM:
             item.add_marker(pytest.mark.skip(reason="vLLM is not installed: pip install .[cpu] or .[vllm]"))
         if item.get_closest_marker("shared") and not os.environ.get("SYNTH_SHARED_DATA"):
             item.add_marker(pytest.mark.skip(reason="SYNTH_SHARED_DATA does not name the folder of human data"))
+    # Begun first, the longest group does not end last.
+    begun = {*first}
+    items[:] = [*first, *(item for item in items if item not in begun)]
 
 
 @pytest.fixture(scope="session")
