@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from synth.core.resources import resource_folder
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from synth.inference.server import VLLMServer
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+# A timing is no test's pass condition: these machines are shared.
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
 HAS_VLLM = importlib.util.find_spec("vllm") is not None
 
 
