@@ -108,7 +108,7 @@ def test_a_bad_held_out_file_names_the_place_and_the_fault(tmp_path: Path, name:
 
 def test_a_file_that_is_not_there_names_those_beside_it(tmp_path: Path) -> None:
     (tmp_path / "questions.jsonl").write_text(ANSWERED)
-    with pytest.raises(RunError, match=r"there is no such file; did you mean questions\.jsonl"):
+    with pytest.raises(RunError, match=r"there is no such file\); did you mean questions\.jsonl"):
         load_heldout(tmp_path / "question.jsonl")
 
 

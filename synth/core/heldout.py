@@ -119,11 +119,11 @@ def load_heldout(source: Path | str) -> HeldoutSet:
             entries = read_hub(match["repo"], match["revision"], match["config"], match["split"], shown=str(source))
         return _set(entries, path)
     beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    names = [other.name for other in beside if other.suffix.lower() in SUFFIXES]
     raise RunError(
-        "there is no such file",
+        "cannot be read (there is no such file)",
         where=str(path),
-        fix=did_you_mean(path.name, [p.name for p in beside if p.suffix.lower() in SUFFIXES])
-        + "; a dataset of the hub is owner/name",
+        fix=f"{did_you_mean(path.name, names)}; " * bool(names) + "a dataset of the hub is owner/name",
     )
 
 
