@@ -66,6 +66,15 @@ def test_the_interval_leaves_out_zero_exactly_where_the_test_rejects(data: st.Da
         assert (found.low > 1e-9 or found.high < -1e-9) == (found.p_value < 0.05)
 
 
+def test_bounds_between_the_few_means_of_few_documents_agree_with_the_test() -> None:
+    # Seven documents, six against: 4 of 128 patterns are as extreme (p .031). The upper bound lies below zero.
+    found = paired_difference([-1.0] * 6 + [0.5], [f"d{n}" for n in range(7)])
+    assert found.p_value == pytest.approx(4 / 128)
+    assert found.low == -1.0
+    # The highest means of a part: of the last alone (.5), then with one of six others (-.25), where p passes .05.
+    assert found.high == pytest.approx(-0.25, abs=0.01)
+
+
 def test_with_too_few_documents_for_any_pattern_of_signs_the_interval_is_that_of_t() -> None:
     found = paired_difference([1.0, 2.0, 4.0, 5.0], ["a", "b", "c", "d"])
     assert found.standard_error is not None

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _BATCH = 2_000_000
 # Statistics that differ by less, relatively, are a tie: sums in another order differ in their last digits.
 _TIE = 1e-9
+# Where the interval is open at a bound, the bound is moved in by this part of its distance to the farthest mean.
+_HAIR = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +119,8 @@ def interval_of_mean(
 
     The documents are parted in two at random, many times. The lower bound is a quantile of the lower of the two parts'
     means, the upper bound one of the higher: that is the sign-flip test turned round (Hartigan, "Using
-    Subsample Values as Typical Values", 1969), exact where documents scatter alike to both sides. The quantile is
-    that of the mid-distribution (Parzen), which splits ties as the test does. With so few documents that no pattern of
+    Subsample Values as Typical Values", 1969), exact where documents scatter alike to both sides. Ties count as in
+    the test; a bound that the test rejects itself is moved in by a hair. With so few documents that no pattern of
     signs can reach the level (5 at 95 %), it is the t interval of the cluster-robust error. Values that
     are all alike give an interval of no width: no resampling can tell what was not seen.
 
@@ -209,13 +211,20 @@ class _Partings:
         """Return the values between which the test does not reject at `level`; None where it never can."""
         if self.own / self.patterns >= level:
             return None
-        return self._mid_quantile(self.lower, level), 0.0 - self._mid_quantile(-self.higher, level)
+        return self._bound(self.lower, level), 0.0 - self._bound(-self.higher, level)
 
-    def _mid_quantile(self, values: "Numbers", level: float) -> float:
-        scale = float(np.abs(values).max()) or 1.0
-        distinct, counts = np.unique(np.round(values / scale, 9), return_counts=True)
-        shares = (self.own + np.cumsum(counts) - counts / 2) / self.patterns
-        return float(np.interp(level, shares, distinct) * scale) + 0.0  # never -0.0
+    def _bound(self, lower: "Numbers", level: float) -> float:
+        """Return the least value that the test does not reject, or one a hair above a value that it does."""
+        scale = float(np.abs(lower).max()) or 1.0
+        distinct, counts = np.unique(np.round(lower / scale, 9), return_counts=True)
+        # The p-value of a value between this mean and the next.
+        beyond = (self.own + np.cumsum(counts)) / self.patterns
+        place = int(np.searchsorted(beyond, level - _TIE))
+        bound = float(distinct[place]) * scale + 0.0  # never -0.0
+        if beyond[place] - counts[place] / 2 / self.patterns >= level - _TIE or place + 1 == len(distinct):
+            return bound
+        gap = float(distinct[place + 1]) * scale - bound
+        return bound + min(gap / 2, _HAIR * (float(distinct[-1]) * scale - bound))
 
 
 def _examine(
