@@ -22,11 +22,11 @@ def test_the_defaults_of_the_settings_are_those_of_the_rule() -> None:
 
 def test_every_number_of_the_rule_is_a_setting() -> None:
     wanted = Rule(("teacher",), "em", 1.0, 2.0, 3.0, 4.0, 0.9, 5, 6, 2000, 7)
-    assert config(contenders="tuned,teacher", **asdict(wanted)).rule == wanted
+    assert config(contenders="tuned,teacher", teacher="bundled", **asdict(wanted)).rule == wanted
 
 
 def test_earlier_candidates_and_the_teacher_are_contenders() -> None:
-    held = config(contenders="base,tuned,teacher,candidate:first", must_beat="candidate:first")
+    held = config(contenders="base,tuned,teacher,candidate:first", teacher="bundled", must_beat="candidate:first")
     assert held.contenders == ("base", "tuned", "teacher", "candidate:first")
     for name in ("candidate:", "candidat:first", "techer"):
         with pytest.raises(ConfigError, match="no contender is called"):
@@ -55,6 +55,12 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
 
 
 def test_the_settings_in_the_manifest_name_no_path_and_no_address() -> None:
-    held = config(regression=["secret/a.jsonl"], teacher="http://secret", server="http://secret", judge_marks=None)
+    held = config(
+        contenders="base,few-shot,tuned,teacher",
+        regression=["secret/a.jsonl"],
+        teacher="http://secret",
+        server="http://secret",
+        judge_marks=None,
+    )
     assert "secret" not in str(held.settings())
     assert held.settings()["retrieval_margin"] == 5.0
