@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 # A timing is no test's pass condition: these machines are shared.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
+# Of a shell that starts us in the background we inherit that Ctrl-C is ignored, and so would the commands under test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 HAS_VLLM = importlib.util.find_spec("vllm") is not None
 
 

@@ -13,6 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from synth.core.console import stdout
 from synth.core.errors import ConfigError, RecordError, RunError
 from synth.core.jsonl import digest_file, write_json
 from synth.core.runs import Run, StageEntry
@@ -418,7 +419,7 @@ def test_a_registry_that_was_edited_by_hand_is_refused(
 
 
 def test_the_commands_say_what_they_did(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(stdout, "width", 200)
     app = typer.Typer()
     register(app)
     shell = CliRunner()

@@ -125,7 +125,9 @@ def test_unanswerable_items_want_a_refusal_and_the_untuned_model_is_told_it_may(
     def careful(request: ChatRequest) -> str:
         return "I do not know." if "likes" in request.messages[-1].content else right(request)
 
-    verdict = asked(run, heldout, base=lambda _: "10 grams", tuned=careful, contenders=["base", "tuned"], must_beat="base")
+    verdict = asked(
+        run, heldout, base=lambda _: "10 grams", tuned=careful, contenders=["base", "tuned"], must_beat="base"
+    )
     student, untuned = verdict.clean.row("tuned"), verdict.clean.row("base")
     assert student is not None and untuned is not None
     assert student.measured.refusals is not None and untuned.measured.refusals is not None
