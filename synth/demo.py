@@ -13,8 +13,9 @@ from synth.core.console import notice
 from synth.core.errors import SynthError
 from synth.core.resources import resource
 
-# About two rounds over the handbook give so many that the filter accepts.
-RECORDS = 160
+# About six rounds over the handbook give so many that the filter accepts.
+RECORDS = 300
+ROUNDS = 6
 
 
 class StepFailed(SynthError):
@@ -38,7 +39,7 @@ def demo(run: Path) -> None:
     steps = {
         "synth generate": [
             *("synth.cli", "generate", resource("demo", "handbook"), "--run", run, "--heldout", heldout),
-            *("--num-records", RECORDS, "--max-rounds", 4),
+            *("--num-records", RECORDS, "--max-rounds", ROUNDS),
         ],
         "tune sft": ["tune.cli", "sft", run],
         "tune validate": ["tune.cli", "validate", run, "--heldout", heldout, "--config", settings],

@@ -11,15 +11,31 @@ def row(name: str, question: str) -> Row:
     return Row(name, "d.md", turns, (Message("assistant", "1.7 litres"),))
 
 
+def words_of(*rows: Row) -> set[str]:
+    said = (word.casefold().rstrip("?") for one in rows for word in one.prompt[-1].content.split())
+    return {word for word in said if word}
+
+
 @given(question=st.text(min_size=1).filter(str.strip), variants=st.integers(0, 6))
-def test_variants_only_shorten_the_last_question(question: str, variants: int) -> None:
-    first, *rest = with_variants([row("a", question)], variants, seed=0)
-    assert first == row("a", question) and len(rest) == variants
+def test_variants_change_the_last_question_alone_and_by_words_that_rows_have(question: str, variants: int) -> None:
+    rows = [row("a", question), row("b", "Where does the small lamp stand?")]
+    made = [one for one in with_variants(rows, variants, seed=0) if one.id.startswith("a")]
+    first, *rest = made
+    assert first == rows[0] and len(rest) == variants
+    known = words_of(*rows)
     for number, variant in enumerate(rest, 1):
         assert variant.id == f"a~{number}" and variant.completion == first.completion
-        assert variant.prompt[0] == first.prompt[0]
-        left = [word.casefold().rstrip("?") for word in variant.prompt[-1].content.split()]
-        assert len(left) <= len(question.split())
+        assert variant.prompt[:-1] == first.prompt[:-1]
+        assert words_of(variant) <= known
+
+
+def test_variants_lose_words_of_their_own_and_gain_words_of_others() -> None:
+    rows = [row("a", "How much water does the kettle hold?"), row("b", "Where do small lamps stand at night?")]
+    own, other = map(words_of, rows)
+    asked = [words_of(one) for one in with_variants(rows, 40, 0) if one.id.startswith("a~")]
+    assert all(own & words for words in asked)
+    assert any(other & words for words in asked) and any(not other & words for words in asked)
+    assert any(len(own & words) < len(own) for words in asked)
 
 
 def test_variants_follow_from_the_seed_and_the_row_and_not_from_the_order() -> None:

@@ -21,14 +21,14 @@ def test_the_demo_ends_with_a_dataset_a_student_and_a_verdict(tmp_path: Path, co
     kept = [row for row in records if row["decision"]["keep"]]
     train = [row for _, row in read_lines(run / "dataset" / "train.jsonl")]
     validation = [row for _, row in read_lines(run / "dataset" / "validation.jsonl")]
-    assert len(kept) >= 150 and len(train) + len(validation) == len(kept)
+    assert len(kept) >= 280 and len(train) + len(validation) == len(kept)
     assert not {row["document_id"] for row in train} & {row["document_id"] for row in validation}
     assert all(row["context"][row["evidence"]["start"] :].startswith(row["evidence"]["text"]) for row in records)
 
     stages = json.loads((run / "run.json").read_text())["stages"]
     (candidate,) = (name.removeprefix("sft:") for name in stages if name.startswith("sft:"))
     folder = run / "students" / candidate
-    assert (folder / "adapter_model.safetensors").is_file() and (folder / "README.md").is_file()
+    assert (folder / "model.safetensors").is_file() and (folder / "README.md").is_file()
     assert not list(run.rglob("*.pt")) and not list(run.rglob("*.bin"))
 
     verdict = json.loads((run / "validation" / candidate / "verdict.json").read_text())

@@ -29,7 +29,7 @@ def model_card(report: Mapping[str, Any], *, teacher: str | None) -> str:
     files = "\n".join(f"| {name} | {d['rows']} | `{d['sha256']}` |" for name, d in data.items())
     rows = " and ".join(f"{number} rows of {side}" for side, number in report["rows"].items())
     shortened = (
-        f"\nEach training row counts {1 + variants} times: as it is, and with shortened questions.\n"
+        f"\nEach training row counts {1 + variants} times: as it is, and with other words in its question.\n"
         if variants
         else ""
     )

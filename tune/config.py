@@ -169,8 +169,9 @@ class TuneConfig(BaseModel):
     A student without a template gets the plain one."""
 
     question_variants: Annotated[int, Field(ge=0, le=64)] = 0
-    """How often each training row is repeated with words of its question left out, so that a small student learns
-    what a question is about and not its exact wording. Validation rows stay as they are."""
+    """How often each training row is repeated with words of its question left out and words of other questions put
+    in, so that a small student learns what a question is about and not its exact wording. Validation rows stay as
+    they are."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Decides the variants, the order of the rows, the adapter's first weights and dropout."""
