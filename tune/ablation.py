@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import orjson
-from pydantic import field_validator
 from rich.table import Table
 
 from synth.core.errors import ConfigError, RunError, did_you_mean
@@ -31,7 +30,8 @@ from tune.data import dataset_inputs, open_dataset
 from tune.formats import asked_key
 from tune.heldout import find_overlap
 from tune.power_law import TOP
-from tune.series import Answered, Asking, SeriesConfig, ask, home_of, is_the_model, model_of, open_clean, student
+from tune.series import Answered, Asking, ask, home_of, is_the_model, model_of, open_clean, student
+from tune.series_config import AblateConfig
 from tune.statistics import Difference, holm, paired_difference
 
 __all__ = ["Ablation", "AblateConfig", "Without", "ablate", "ablation_table", "read_ablation", "returning"]
@@ -47,20 +47,6 @@ _NEVER: Mapping[str, str] = {
     "pii": "personal data stays out",
 }
 _LEVEL = 0.05
-
-
-class AblateConfig(SeriesConfig):
-    """Which rules are left out and what students are asked about. Unknown keys are errors."""
-
-    rules: tuple[str, ...] = ()
-    """The rules to leave out, one at a time, with commas between, by the name before the colon of their reasons.
-    Default: all that alone rejected a record."""
-
-    @field_validator("rules", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:  # noqa: ANN401  (anything a user may write)
-        """Take "relevance,form" as well as a list."""
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, slots=True)

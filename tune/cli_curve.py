@@ -10,10 +10,7 @@ from pydantic import BaseModel
 from synth.core.config import build, read_config
 from synth.core.console import AsJson, ConfigFile, Quiet, RunFolder, notice, print_json, setting, stdout
 from synth.core.runs import Run
-from tune.ablation import AblateConfig, ablate, ablation_table
-from tune.curve import CurveConfig, curve
-from tune.curve_view import curve_table, text_plot
-from tune.series import Asking, SeriesConfig
+from tune.series_config import AblateConfig, CurveConfig, SeriesConfig
 
 InFlight = Annotated[int, typer.Option("--max-in-flight", min=1, help="How many calls run at once.")]
 VllmArgs = Annotated[
@@ -41,6 +38,10 @@ def curve_command(
     as_json: AsJson = False,
 ) -> None:
     """Score students on nested shares of the dataset: generate more, or stop."""
+    from tune.curve import curve  # loads what asks and compares, which `tune --help` should not wait for
+    from tune.curve_view import curve_table, text_plot
+    from tune.series import Asking
+
     flags = {
         "heldout": heldout,
         "shares": shares,
@@ -85,6 +86,9 @@ def ablate_command(
     as_json: AsJson = False,
 ) -> None:
     """Score students without each filter rule: what a rule is worth."""
+    from tune.ablation import ablate, ablation_table
+    from tune.series import Asking
+
     flags = {
         "heldout": heldout,
         "rules": rules,

@@ -1,7 +1,7 @@
 """`tune validate`: parses, calls `tune.validate`, prints."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,9 +9,10 @@ from synth.core.config import build, read_config
 from synth.core.console import AsJson, ConfigFile, RunFolder, notice, print_json, progress, setting, stdout
 from synth.core.errors import SynthError
 from synth.core.runs import Run
-from tune.table import report
-from tune.validation import Progress, validate
 from tune.validation_config import ValidateConfig
+
+if TYPE_CHECKING:
+    from tune.validation import Progress
 
 
 class Rejected(SynthError):
@@ -65,6 +66,9 @@ def validate_command(
     as_json: AsJson = False,
 ) -> None:
     """Judge a tuned student on held-out items."""
+    from tune.table import report  # what asks and compares, which `tune --help` should not wait for
+    from tune.validation import validate
+
     given = {name: value for name, value in locals().items() if name in ValidateConfig.model_fields}
     flags = {name: value for name, value in given.items() if value not in (None, [])}
     target = Run.open(run)
@@ -73,7 +77,7 @@ def validate_command(
     with progress() as bars:
         task = bars.add_task("validate", total=None, note="starting")
 
-        def on_progress(now: Progress) -> None:
+        def on_progress(now: "Progress") -> None:
             bars.update(task, completed=now.done, total=now.total, note=now.note)
 
         verdict = validate(

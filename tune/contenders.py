@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
-import numpy as np
-
 from synth.core.errors import ConfigError, RunError, did_you_mean
 from synth.core.heldout import HeldoutItem
 from synth.core.prompts import load_template
@@ -284,6 +282,8 @@ class PassageIndex:
         if not words:
             return []
         scores = self._index.get_scores(words)
+        import numpy as np
+
         best = np.argsort(-scores, kind="stable")[:top]
         return [self._texts[place] for place in best if scores[place] > 0]
 

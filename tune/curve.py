@@ -11,7 +11,6 @@ from itertools import combinations
 from typing import Any, Self
 
 import orjson
-from pydantic import Field, field_validator
 
 from synth.core.errors import ConfigError, RunError
 from synth.core.heldout import HeldoutSet
@@ -23,7 +22,8 @@ from tune.config import TuneConfig
 from tune.curve_view import draw
 from tune.data import open_dataset
 from tune.power_law import LEAST_SIZES, TOP, Advice, Forecast, advise, forecast
-from tune.series import Answered, Asking, Model, SeriesConfig, ask, home_of, is_the_model, model_of, open_clean, student
+from tune.series import Answered, Asking, Model, ask, home_of, is_the_model, model_of, open_clean, student
+from tune.series_config import CurveConfig
 from tune.statistics import interval_of_mean, paired_difference
 
 __all__ = ["Curve", "CurveConfig", "Size", "curve", "read_curve"]
@@ -32,32 +32,6 @@ VERSION = 1
 KIND = "curve"
 
 _ALARM = 0.05  # How likely a level curve may be called falling.
-
-
-class CurveConfig(SeriesConfig):
-    """Which sizes a curve has and what it is asked about. Unknown keys are errors."""
-
-    shares: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
-    """The shares of the dataset that students are trained on, with commas between, by whole documents."""
-    gain: float = Field(2.0, gt=0, le=100)
-    """How many points more the advice is about."""
-    equal_steps: bool = False
-    """Whether every student takes as many optimizer steps as one on the whole dataset. Default: as many epochs, as the
-    same command on fewer records would."""
-
-    @field_validator("shares", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:  # noqa: ANN401  (anything a user may write)
-        """Take "0.1,0.5" as well as a list."""
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-    @field_validator("shares")
-    @classmethod
-    def _of_a_whole(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
-        wrong = [share for share in shares if not 0 < share <= 1]
-        if wrong or not shares:
-            raise ValueError(f"a share is above 0 and at most 1, not {wrong[0] if wrong else 'nothing'}")
-        return tuple(sorted(set(shares)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
-
 from synth.core.errors import ConfigError
 from tune.scores import Score
 
@@ -72,6 +70,8 @@ def measured_load(scores: Sequence[Score], in_flight: int) -> Load | None:
     seconds = [score.seconds for score in scores if score.seconds is not None]
     if not seconds:
         return None
+    import numpy as np
+
     p50, p95 = np.percentile(seconds, [50, 95])
     return Load(min(in_flight, len(seconds)), round(float(p50), 4), round(float(p95), 4), len(seconds))
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
 
 from synth.core.calls import Endpoint
 from synth.core.config import build
@@ -32,36 +31,10 @@ from tune.metrics.scoring import Answered as Said
 from tune.metrics.scoring import score_all
 from tune.rows import Dataset
 from tune.rules import DECIDING
+from tune.series_config import SeriesConfig
 from tune.serving import by_vllm, given
 
 _ELSEWHERE = ("data:", "mix:", "mix=", "replay:")
-
-
-class SeriesConfig(BaseModel):
-    """What several students are compared on. Unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    heldout: Path | str
-    """The held-out set: human questions with answers, labels or references, as JSONL, SQuAD JSON, CSV, TSV or a dataset
-    of the hub."""
-    candidate: str | None = None
-    """The candidate whose settings all students are trained with. Default: the one that was finished last."""
-    metric: str | None = None
-    """The metric that answers are compared by: a name, or your own as package.module:function. Default by what the
-    held-out items ask for: f1 for answers, correct for labels, rouge_l for free text."""
-    max_tokens: int = Field(64, ge=1)
-    """The most tokens of one answer."""
-    refusals: tuple[str, ...] = ()
-    """Phrases that count as a refusal, beside the usual ones ("I do not have that information", "unanswerable")."""
-    max_failed: float = Field(0.01, ge=0, lt=1)
-    """The share of calls that may fail. Their questions are left out for every student; more stop the command."""
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    """The level of the intervals."""
-    resamples: int = Field(10_000, ge=1000)
-    """How often the documents are resampled for the intervals."""
-    seed: int = Field(0, ge=0)
-    """The seed of the resampling."""
 
 
 @dataclass(frozen=True, slots=True)

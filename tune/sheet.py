@@ -9,7 +9,6 @@ from tune.contenders import STUDENT
 from tune.evidence import Measured
 from tune.metrics import mean
 from tune.scores import Score
-from tune.statistics import holm, mcnemar, paired_difference
 
 if TYPE_CHECKING:
     from tune.rules import Rule
@@ -117,6 +116,8 @@ def make_sheet(
     measure: Callable[[str, Sequence[Score]], Measured],
 ) -> Sheet:
     """Return the table of the given items; an empty one where there is no item."""
+    from tune.statistics import holm  # brings numpy, which `tune --help` should not wait for
+
     if not ids:
         return Sheet(0, 0, (), ())
     held = {name: [scores[key] for key in ids] for name, scores in tables.items()}
@@ -140,6 +141,8 @@ def difference(held: Mapping[str, Sequence[Score]], against: str, metric: str, r
 
     Rounded here, so that the file alone gives the same decision again.
     """
+    from tune.statistics import paired_difference
+
     pairs = [
         (score.document_id, mine, other)
         for score, theirs in zip(held[STUDENT], held[against], strict=True)
@@ -200,6 +203,8 @@ def mean_points(scores: Sequence[Score], metric: str) -> float | None:
 
 
 def _discordant(pairs: Sequence[tuple[str, float, float]]) -> Discordant | None:
+    from tune.statistics import mcnemar
+
     if any(value not in (0.0, 1.0) for _, *values in pairs for value in values):
         return None
     found = mcnemar([mine for _, mine, _ in pairs], [other for _, _, other in pairs])
