@@ -242,8 +242,12 @@ def next_step(job: Job, result: JobResult) -> str:
 
 def demo_command(
     run: Annotated[Path, typer.Option("--run", help="The run's folder.")] = Path("runs/demo"),
+    records: Annotated[
+        int | None,
+        typer.Option("--records", min=1, help="How many pairs to make. Fewer take less time, and teach less."),
+    ] = None,
 ) -> None:
     """Run the whole chain offline, on bundled models."""
-    from synth.demo import demo
+    from synth.demo import RECORDS, demo
 
-    demo(run)
+    demo(run, records or RECORDS)

@@ -29,8 +29,12 @@ class StepFailed(SynthError):
         self.code = code
 
 
-def demo(run: Path) -> None:
+def demo(run: Path, records: int = RECORDS) -> None:
     """Run the chain in `run`; a run that was stopped goes on where it was.
+
+    Args:
+        run: the run's folder.
+        records: how many pairs are wanted; fewer take less time and teach less.
 
     Raises:
         StepFailed: a step failed.
@@ -39,7 +43,7 @@ def demo(run: Path) -> None:
     steps = {
         "synth generate": [
             *("synth.cli", "generate", resource("demo", "handbook"), "--run", run, "--heldout", heldout),
-            *("--num-records", RECORDS, "--max-rounds", ROUNDS),
+            *("--num-records", records, "--max-rounds", ROUNDS),
         ],
         "tune sft": ["tune.cli", "sft", run],
         "tune validate": ["tune.cli", "validate", run, "--heldout", heldout, "--config", settings],
