@@ -495,13 +495,16 @@ def test_an_adapter_changes_the_tuned_answers_and_leaves_those_of_its_base_alone
     loud = LoraConfig(r=8, lora_alpha=256, target_modules="all-linear", init_lora_weights=False)
     lora = get_peft_model(model, loud)
     lora.save_pretrained(run.student_path("loud"), save_embedding_layers=False)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(weights / name, run.student_path("loud") / name)
     add_candidate(run, "loud", weights, digest_file(run.train_path), finished="2026-01-02T00:00:00Z")
     alone = ValidateConfig(
         heldout=heldout, server=engine.base_url, server_base=engine.served, server_tuned=engine.served, max_tokens=16
     )
-    validate(run, alone)
+    validate(run, config=alone)
     expected = {(r["contender"], r["id"]): r["answer"] for r in answers(run, "loud")}
-    verdict = validate(run, alone.model_copy(update={"server": None, "server_base": None, "server_tuned": None}))
+    started = alone.model_copy(update={"server": None, "server_base": None, "server_tuned": None})
+    verdict = validate(run, config=started)
     found = {(r["contender"], r["id"]): r["answer"] for r in answers(run, "loud")}
     assert verdict.subject["served_by"] == "vllm"
     # Greedy answers may part at a near tie when batches differ; an adapter at work changes nearly all of them.
