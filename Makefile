@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Two processes, each with whole files; all that needs the engine in one of them, begun first.
-PROCESSES ?= -n 2 --dist loadgroup --no-loadscope-reorder
+# Faster with cores to spare, each file in one process and all that needs the engine in one:
+# make test PROCESSES="-n 2 --dist loadgroup --no-loadscope-reorder"
+PROCESSES ?=
 
 .PHONY: install demo test check bench docs clean
 

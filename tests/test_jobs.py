@@ -233,7 +233,7 @@ jobs:
     assert not second.filter and second.generate.seed == 4
     # The bundled model brings its own settings, which the file overrides.
     assert (third.generate.passage_chars, third.generate.max_tokens) == (450, 99)
-    assert third.filter and third.rules.rule == ("confidence >= 0.86",)
+    assert third.filter and third.rules.rule == ("confidence >= 0.8",)
 
 
 class Opened:
