@@ -16,9 +16,7 @@ from synth.core.heldout import HeldoutItem
 from synth.core.prompts import load_template
 from synth.core.records import Message, Passage, content_id
 from tune.budget import Budget, Fitted, Parts
-
-# Unlike the library's own pattern this keeps words of one character: "gate 3" is not "gate 4".
-_WORD = r"(?u)\b\w+\b"
+from tune.passage_index import PassageIndex
 
 WeightsName = str
 """Whose weights answer: "base", "tuned", "teacher", or "candidate:NAME" for an earlier candidate of the run."""
@@ -119,19 +117,25 @@ def make_contenders(
 
     @cache
     def index() -> PassageIndex:
-        return PassageIndex(passages)
+        return PassageIndex([passage.text for passage in passages])
 
-    def for_teacher() -> "PassageIndex | None":
-        return index() if any(passage.text.split() for passage in passages) else None
+    def retrieval() -> PassageIndex:
+        if not index().has_words:
+            raise RunError(
+                "there is no passage to look in",
+                where="passages.jsonl",
+                fix="run `synth generate` again, or leave retrieval out of --contenders",
+            )
+        return index()
 
     asks: dict[str, Callable[[], Callable[[HeldoutItem], Parts]]] = {
         "base": lambda: Alone(words),
         "few-shot": lambda: FewShot(choose_examples(rows, examples, labels), words),
-        "retrieval": lambda: Retrieval(index(), top, words),
+        "retrieval": lambda: Retrieval(retrieval(), top, words),
         "tuned": lambda: AsTrained(shared_system(rows)),
         # Its own turns were of questions alone, so it is told no labels: it has to know them from its training.
-        "tuned-retrieval": lambda: Retrieval(index(), top, Wording(may_refuse=may_refuse), shared_system(rows)),
-        "teacher": lambda: Retrieval(for_teacher(), top, words, own_context=True),
+        "tuned-retrieval": lambda: Retrieval(retrieval(), top, Wording(may_refuse=may_refuse), shared_system(rows)),
+        "teacher": lambda: Retrieval(index(), top, words, own_context=True),
     }
     made = []
     for name in names:
@@ -224,7 +228,7 @@ class Retrieval:
     context stands in the place of what the index finds.
     """
 
-    index: "PassageIndex | None"
+    index: PassageIndex
     top: int
     words: Wording
     system: Message | None = None
@@ -235,7 +239,7 @@ class Retrieval:
         if self.own_context and item.context.strip():
             found = [item.context]
         else:
-            found = self.index.find(item.question, self.top) if self.index else []
+            found = [self.index.texts[place] for place in self.index.best(item.question, self.top)]
         places = [(place, end) for place, text in enumerate(found) for end in _ends(text)]
 
         def make(count: int) -> tuple[Message, ...]:
@@ -247,49 +251,6 @@ class Retrieval:
             return (self.system, asked[-1]) if self.system else asked
 
         return Parts(len(places), make, "sentences")
-
-
-class PassageIndex:
-    """Finds the best passages by BM25.
-
-    As Lucene has it, by bm25s with its own defaults (k1 1.5, b 0.75, English stop words left out) but for
-    words of one character, which count. Equal scores go to the passage that comes first.
-    """
-
-    def __init__(self, passages: Sequence[Passage]) -> None:
-        """Index the passages.
-
-        Raises:
-            RunError: there is no passage with a word in it.
-        """
-        import bm25s  # brings numba with it, so it is loaded only where there is something to look up
-
-        self._tokenize = bm25s.tokenize
-        self._texts = [passage.text for passage in passages]
-        tokens = self._tokens(self._texts)
-        if not any(tokens):
-            raise RunError(
-                "there is no passage to look in",
-                where="passages.jsonl",
-                fix="run `synth generate` again, or leave retrieval out of --contenders",
-            )
-        self._index = bm25s.BM25()
-        self._index.index(tokens, show_progress=False)
-
-    def find(self, question: str, top: int) -> list[str]:
-        """Return the best passages that share a word with the question, best first, `top` at most."""
-        words = self._tokens([question])[0]
-        if not words:
-            return []
-        scores = self._index.get_scores(words)
-        import numpy as np
-
-        best = np.argsort(-scores, kind="stable")[:top]
-        return [self._texts[place] for place in best if scores[place] > 0]
-
-    def _tokens(self, texts: list[str]) -> list[list[str]]:
-        tokens: list[list[str]] = self._tokenize(texts, token_pattern=_WORD, return_ids=False, show_progress=False)
-        return tokens
 
 
 @lru_cache(maxsize=10_000)

@@ -18,14 +18,14 @@ from synth.core.runs import Run, StageEntry
 from synth.inference.journal import read_calls
 from tune.candidate import choose_candidate
 from tune.nearest import nearest_rows
+from tune.passage_index import PassageIndex
 from tune.registry import CURRENT, current_in
 
 __all__ = ["ContenderAnswer", "ItemStory", "NearRecord", "Source", "explain"]
 
 _BLOCK_BYTES = 1 << 20
 _LEAST_PREFIX = 4
-# Unlike bm25s's own pattern this keeps words of one character: "gate 3" is not "gate 4".
-_WORD = r"(?u)\b\w+\b"
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,22 +325,10 @@ def _passages(run: Run) -> dict[str, _Place]:
 
 def _best(places: Sequence[_Place], query: str, top: int) -> list[tuple[_Place, float]]:
     """Return the passages that share most with the query by BM25, best first; of equal texts one."""
-    import bm25s  # brings numba with it
-
-    def tokens(texts: list[str]) -> list[list[str]]:
-        made: list[list[str]] = bm25s.tokenize(texts, token_pattern=_WORD, return_ids=False, show_progress=False)
-        return made
-
-    words = tokens([query])[0]
     asked = [place for place in places if place.asked == place.passage.id]
-    texts = tokens([place.passage.text for place in asked])
-    if not words or not any(texts):
-        return []
-    index = bm25s.BM25()
-    index.index(texts, show_progress=False)
-    scores = [float(score) for score in index.get_scores(words)]
-    best = sorted(range(len(asked)), key=lambda number: -scores[number])[:top]
-    return [(asked[number], scores[number]) for number in best if scores[number] > 0]
+    index = PassageIndex([place.passage.text for place in asked])
+    scores = index.scores(query)
+    return [(asked[number], float(scores[number])) for number in index.best(query, top)]
 
 
 def _records(run: Run, ids: Sequence[str], passage_ids: Sequence[str]) -> dict[str, Record]:
@@ -473,7 +461,7 @@ def _holds(text: str, part: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    return f" {' '.join(re.findall(_WORD, text.casefold()))} "
+    return f" {' '.join(_WORD.findall(text.casefold()))} "
 
 
 def _counted(reasons: Mapping[str, int]) -> str:

@@ -9,22 +9,18 @@ other documents 2.5 % (item with its passage), 3.6 % (its document known) or 2.5
 """
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 
 from synth.core.heldout import HeldoutItem
 from synth.core.records import Passage
 from tune.metrics.refusal import is_refusal
 from tune.metrics.words import read, squeezed
+from tune.passage_index import PassageIndex
 
 # How many of the run's passages are looked in for a question, and how many of the item's own document.
 TOP = 3
 OWN = 20
 # The share of an answer's content words that one passage has to hold.
 SHARE = 0.8
-
-_WORD = r"(?u)\b\w+\b"
 
 
 class Support:
@@ -42,13 +38,12 @@ class Support:
     """
 
     def __init__(self, passages: Sequence[Passage] = (), *, top: int = TOP, own: int = OWN) -> None:
-        self._texts = [passage.text for passage in passages]
         self._of_document: dict[str, list[int]] = {}
         for place, passage in enumerate(passages):
             self._of_document.setdefault(passage.document_id, []).append(place)
         self._top, self._own = top, own
         self._found: dict[tuple[str, str, str], tuple[str, ...]] = {}
-        self._index = _index(self._texts)
+        self._index = PassageIndex([passage.text for passage in passages])
 
     def passages_for(self, item: HeldoutItem, answer: str = "") -> tuple[str, ...]:
         """Return the texts to look in: the item's own passage, its document's best, the run's best for its question.
@@ -71,33 +66,12 @@ class Support:
         return any(_holds(text, answer, item.question) for text in texts) if texts else None
 
     def _look_in(self, item: HeldoutItem) -> tuple[str, ...]:
-        words = _tokens([item.question])[0] if self._index is not None else []
-        scores = self._index.get_scores(words) if words else np.zeros(len(self._texts))
-        order = np.argsort(-scores, kind="stable")
-        best = [int(place) for place in order[: self._top] if scores[place] > 0]
+        texts, best = self._index.texts, self._index.best(item.question, self._top)
         if item.context.strip():
-            return tuple(dict.fromkeys([item.context, *(self._texts[place] for place in best)]))
+            return tuple(dict.fromkeys([item.context, *(texts[place] for place in best)]))
+        scores = self._index.scores(item.question)
         own = sorted(self._of_document.get(item.document_id, ()), key=lambda place: (-scores[place], place))
-        return tuple(dict.fromkeys(self._texts[place] for place in [*own[: self._own], *best]))
-
-
-def _index(texts: list[str]) -> Any:  # noqa: ANN401  (of an untyped library)
-    """Return a BM25 index of the texts (bm25s with its own defaults), None where they have no word."""
-    import bm25s  # brings numba with it
-
-    tokens = _tokens(texts) if texts else []
-    if not any(tokens):
-        return None
-    index = bm25s.BM25()
-    index.index(tokens, show_progress=False)
-    return index
-
-
-def _tokens(texts: list[str]) -> list[list[str]]:
-    import bm25s
-
-    tokens: list[list[str]] = bm25s.tokenize(texts, token_pattern=_WORD, return_ids=False, show_progress=False)
-    return tokens
+        return tuple(dict.fromkeys(texts[place] for place in [*own[: self._own], *best]))
 
 
 def _says_something(answer: str) -> bool:
