@@ -355,10 +355,10 @@ def test_a_signal_while_records_are_scored_leaves_the_run_as_it_was(
 
 
 def test_broken_markup_without_end_takes_no_square_of_its_length() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     (found,) = decide([record("How much does it cost?", "<a " * 100_000, None, "It costs 40 pounds.")], FilterConfig())
     assert found.decision is not None and not found.decision.keep
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 60
 
 
 def test_a_record_is_as_its_generator_made_it_whatever_filters_wrote_since() -> None:

@@ -155,7 +155,7 @@ def test_a_huge_passage_is_scored_in_its_own_time_and_no_longer() -> None:
     for answer in ("the oats in the mill of the barn " * 20, "not sold", "1874", "the"):
         for scorer in ALL:
             score(scorer, "What was not sold of the mill in the barn?", answer, huge)
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 30
 
 
 def test_the_best_places_are_all_that_hold_the_answer_whole() -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,19 +64,22 @@ async def test_money_is_counted_by_the_price_table_and_needs_one(tmp_path: Path)
     assert summary.cost == pytest.approx((summary.prompt_tokens + 10 * summary.completion_tokens) / 1e6, rel=0.5)
 
 
-async def test_a_deadline_ends_the_run_in_order_and_the_next_run_goes_on(tmp_path: Path) -> None:
+async def test_a_deadline_ends_the_run_in_order_and_the_next_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = big_folder(tmp_path / "docs", 200)
+    teacher = ScriptedTeacher(pair)
 
-    class Slow(ScriptedTeacher):
-        async def complete(self, request: ChatRequest) -> Completion:
-            await asyncio.sleep(0.3)
-            return await super().complete(request)
+    def clock() -> float:
+        """An hour is over with the hundredth call."""
+        return time.monotonic() + 3600 * (len(teacher.requests) >= 100)
 
-    teacher = Slow(pair)
-    summary = await run_it(tmp_path / "run", folder, teacher, GenerateConfig(deadline=1))
-    assert summary.capped == "deadline" and summary.records < 400 and len(teacher.requests) < 400
+    monkeypatch.setattr("synth.generate.Gate", partial(Gate, clock=clock))
+    summary = await run_it(tmp_path / "run", folder, teacher, GenerateConfig(deadline=3600))
+    assert summary.capped == "deadline" and 0 < summary.records < 400 and len(teacher.requests) < 400
+    monkeypatch.undo()
     rest = ScriptedTeacher(pair)
-    summary = await run_it(tmp_path / "run", folder, rest, GenerateConfig(deadline=60))
+    summary = await run_it(tmp_path / "run", folder, rest, GenerateConfig(deadline=3600))
     assert summary.records == 400 and len(rest.requests) + len(teacher.requests) == 400
 
 

@@ -118,7 +118,7 @@ def test_ctrl_c_lists_what_was_not_run_and_the_same_command_goes_on(tmp_path: Pa
 
 
 def test_a_second_ctrl_c_drops_the_calls_in_flight_without_a_traceback(tmp_path: Path) -> None:
-    with stub_endpoint(delay=20) as stub:
+    with stub_endpoint(delay=600) as stub:
         process = subprocess.Popen(
             [sys.executable, "-m", "synth.cli", "jobs", str(jobs_file(tmp_path, stub.url))],
             cwd=tmp_path,
@@ -129,7 +129,6 @@ def test_a_second_ctrl_c_drops_the_calls_in_flight_without_a_traceback(tmp_path:
         deadline = time.monotonic() + 120
         while len(stub.bodies) < 4 and time.monotonic() < deadline:
             time.sleep(0.01)
-        began = time.monotonic()
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         while "Ctrl-C again" not in process.stderr.readline():
@@ -137,7 +136,6 @@ def test_a_second_ctrl_c_drops_the_calls_in_flight_without_a_traceback(tmp_path:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130
-        assert time.monotonic() - began < 18
     assert "the calls in flight were dropped" in errors and "Traceback" not in errors
 
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -173,14 +172,13 @@ def test_a_process_that_is_killed_ends_the_training_and_is_named(student: Path, 
     children = subprocess.run(
         ["ps", "--ppid", str(started.pid), "-o", "pid="], capture_output=True, text=True, check=True
     )
-    began = time.monotonic()
     for pid in map(int, children.stdout.split()):
         variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         if b"RANK=1" in variables:
             os.kill(pid, signal.SIGKILL)
     _, said = started.communicate(timeout=120)
     assert started.returncode == 1 and "process 1 ended first" in said and "sft-process-1.log" in said
-    assert "Traceback" not in said.partition("process 1 ended")[2] and time.monotonic() - began < 100
+    assert "Traceback" not in said.partition("process 1 ended")[2]
 
 
 def test_the_processes_get_the_command_of_the_user_without_what_starts_them() -> None:
