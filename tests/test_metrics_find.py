@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from synth.core import user_code
 from synth.core.calls import Completion, Usage
 from synth.core.errors import ConfigError
 from synth.core.heldout import HeldoutItem
 from synth.core.records import Passage
-from tune.metrics import find
 from tune.metrics.base import Reply
 from tune.metrics.embedding import Embedding
 from tune.metrics.find import find_metrics, metric_digests
@@ -86,7 +86,7 @@ def test_each_task_has_its_metrics_and_named_ones_come_after() -> None:
 
 def test_the_embedding_is_taken_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     for there in (True, False):
-        monkeypatch.setattr(find, "installed", lambda there=there: there)
+        monkeypatch.setattr("tune.metrics.find.installed", lambda there=there: there)
         assert ("embedding" in [metric.name for metric in find_metrics("free")]) == there
 
 
@@ -193,7 +193,7 @@ def test_two_metrics_of_one_name_are_refused(own: str) -> None:
 
 def test_an_entry_point_is_a_metric_and_its_code_has_a_digest(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("brief", f"{own}:short", "tune.metrics")
-    monkeypatch.setattr(find, "entry_points", lambda *, group: [point] if group == "tune.metrics" else [])
+    monkeypatch.setattr(user_code, "entry_points", lambda *, group: [point] if group == "tune.metrics" else [])
     assert find_metrics("free", ["brief"])[-1].score([reply("no")]) == [1.0]
     digests = metric_digests(["f1", "brief", f"{own}:Loud"])
     assert set(digests) == {"brief", f"{own}:Loud"} and len(set(digests.values())) == 1

@@ -29,6 +29,7 @@ from tune.candidate import Candidate
 from tune.data import dataset_inputs, open_dataset
 from tune.formats import asked_key
 from tune.heldout import find_overlap
+from tune.phrases import in_a_row
 from tune.power_law import TOP
 from tune.series import Answered, Asking, ask, home_of, is_the_model, model_of, open_clean, student
 from tune.series_config import AblateConfig
@@ -107,9 +108,9 @@ class Ablation:
         helps = [one.rule for one in self.rules if one.said.startswith("helps")]
         parts = []
         if helps:
-            parts.append(f"Keep {_listed(helps)}: without it the student is worse.")
+            parts.append(f"Keep {in_a_row(helps)}: without it the student is worse.")
         if harms:
-            parts.append(f"Loosen or drop {_listed(harms)}: without it the student is better.")
+            parts.append(f"Loosen or drop {in_a_row(harms)}: without it the student is better.")
         if not parts:
             parts.append("No rule makes a difference that chance does not explain on these questions.")
         return " ".join(parts)
@@ -429,7 +430,3 @@ def _sealed_off(records: Sequence[Record], heldout: Sequence[HeldoutItem]) -> li
 def _file_name(rule: str) -> str:
     """Return a rule's name as part of a path and of a candidate's name: a scorer of a user may have any."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", rule)[:40].lstrip(".") or "rule"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -18,6 +18,7 @@ from synth.core.jsonl import FileDigest, read_lines, write_jsonl
 from synth.inference.journal import Journal
 from tune.budget import Budget, Fitted
 from tune.contenders import Contender, WeightsName
+from tune.phrases import counted
 from tune.scores import Score
 from tune.serving import Running, Service
 
@@ -250,7 +251,7 @@ class _Asking:
         if len(self.failed) > self.may_fail:
             running.check()
             raise InferenceError(
-                f"{_many(len(self.failed))} failed, so there is no verdict; the first reason: "
+                f"{counted(len(self.failed), 'call')} failed, so there is no verdict; the first reason: "
                 f"{next(iter(self.failed.values()))}",
                 fix="mend that and run the same command again: answered calls are kept. A few odd failures may be "
                 "left out with --max-failed",
@@ -300,10 +301,6 @@ def _timed(complete: Callable[[ChatRequest], Awaitable[Completion]]) -> Callable
         return completion if completion.seconds else replace(completion, seconds=took)
 
     return timed
-
-
-def _many(calls: int) -> str:
-    return "1 call" if calls == 1 else f"{calls} calls"
 
 
 def complete_questions(answers: Sequence[Answer]) -> Mapping[str, bool]:

@@ -16,11 +16,12 @@ from typing import Any, Literal
 from tune.contenders import STUDENT
 from tune.evidence import Evidence
 from tune.nearest import Distance
+from tune.phrases import counted, points
 from tune.power import found
 from tune.rules import Check, Number, Regression, Rule, clears
 from tune.sheet import UNSUPPORTED, Gap, Sheet
 from tune.statistics import Difference
-from tune.wording import counted, metric_words, named, points
+from tune.wording import metric_words, named
 
 Certainty = Literal["clear", "likely", "possible"]
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from synth.core.heldout import HeldoutSet
-from synth.core.records import Message
+from synth.core.records import Message, folded
 from tune.findings import NAMED, Check, listed
 from tune.heldout import leaked_questions
 from tune.rendering import Fault, FaultKind
@@ -307,7 +307,7 @@ def sides_apart(dataset: Dataset) -> Iterator[Check]:
 def _key(side: Sequence[Message] | str) -> tuple[str, ...]:
     """Return what is said, without case and white space."""
     texts = [side] if isinstance(side, str) else [part for turn in side for part in (turn.role, turn.content)]
-    return tuple(" ".join(text.casefold().split()) for text in texts)
+    return tuple(folded(text) for text in texts)
 
 
 def heldout_apart(dataset: Dataset, heldout: HeldoutSet) -> Iterator[Check]:

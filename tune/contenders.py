@@ -14,7 +14,7 @@ from typing import Any
 from synth.core.errors import ConfigError, RunError, did_you_mean
 from synth.core.heldout import HeldoutItem
 from synth.core.prompts import load_template
-from synth.core.records import Message, Passage, content_id
+from synth.core.records import Message, Passage, content_id, folded
 from tune.budget import Budget, Fitted, Parts
 from tune.passage_index import PassageIndex
 
@@ -206,8 +206,8 @@ class FewShot:
 
     def __call__(self, item: HeldoutItem) -> Parts:
         """Return the prompt of an item; each example is a part."""
-        asked = _plain(item.question)
-        examples = [example for example in self.examples if _plain(example.question) != asked]
+        asked = folded(item.question)
+        examples = [example for example in self.examples if folded(example.question) != asked]
         shown = Wording(self.words.labels)
 
         def make(count: int) -> tuple[Message, ...]:
@@ -272,7 +272,7 @@ def choose_examples(rows: Sequence[Mapping[str, Any]], count: int, labels: Seque
     Raises:
         RunError: the training set has no such row.
     """
-    by_name = {_plain(label): label for label in labels}
+    by_name = {folded(label): label for label in labels}
     # By a hash, so that the choice depends on the rows alone and not on how documents or ids are named.
     queues: dict[str, list[Example]] = {}
     for row in sorted(rows, key=lambda row: content_id("example", row["id"])):
@@ -281,7 +281,7 @@ def choose_examples(rows: Sequence[Mapping[str, Any]], count: int, labels: Seque
         answer = row["completion"][-1]["content"]
         if labels:
             first = answer.strip().partition("\n")[0]
-            if (label := by_name.get(_plain(first))) is None:
+            if (label := by_name.get(folded(first))) is None:
                 continue
             answer = label
         group = answer if labels else row["document_id"]
@@ -309,7 +309,3 @@ def shared_system(rows: Sequence[Mapping[str, Any]]) -> Message | None:
         return None
     role, content = firsts.pop()
     return Message(role, content) if role == "system" else None
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())

@@ -21,6 +21,7 @@ from tune.candidate import Candidate
 from tune.config import TuneConfig
 from tune.curve_view import draw
 from tune.data import open_dataset
+from tune.phrases import counted
 from tune.power_law import LEAST_SIZES, TOP, Advice, Forecast, advise, forecast
 from tune.series import Answered, Asking, Model, ask, home_of, is_the_model, model_of, open_clean, student
 from tune.series_config import CurveConfig
@@ -264,7 +265,7 @@ def _advised(sizes: Sequence[Size], answered: Answered, config: CurveConfig) -> 
     if len(sizes) < LEAST_SIZES:
         return None, Advice(
             "unknown",
-            f"The fit cannot tell: {_many(len(sizes), 'size')} do not make a curve, it takes {LEAST_SIZES}. "
+            f"The fit cannot tell: {counted(len(sizes), 'size')} do not make a curve, it takes {LEAST_SIZES}. "
             "Ask for more --shares; with few documents, make more.",
         )
     if len(set(answered.documents)) < 2:
@@ -305,7 +306,3 @@ def _fallen(sizes: Sequence[Size], answered: Answered, config: CurveConfig) -> t
         if gap.p_value is not None and gap.mean < 0 and gap.p_value * len(pairs) < _ALARM:
             found.append((before, after, -gap.mean))
     return max(found, key=lambda one: one[2], default=None)
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -19,6 +19,7 @@ from synth.inference.journal import read_calls
 from tune.candidate import choose_candidate
 from tune.nearest import nearest_rows
 from tune.passage_index import PassageIndex
+from tune.phrases import counted
 from tune.registry import CURRENT, current_in
 
 __all__ = ["ContenderAnswer", "ItemStory", "NearRecord", "Source", "explain"]
@@ -408,20 +409,20 @@ def _said_of(source: Source, references: Sequence[str]) -> Iterator[str]:
         reasons = ", ".join(source.quarantined)
         yield f"{where}, and gave no record" + (f" ({reasons})." if reasons else ".")
     elif undecided:
-        yield f"{where}; {_many(undecided, 'record')} of it are not filtered yet."
+        yield f"{where}; {counted(undecided, 'record')} of it are not filtered yet."
     elif not kept:
-        made = _many(len(source.records), "record")
+        made = counted(len(source.records), "record")
         yield f"{where}; {made} came of it, and none was kept ({_counted(source.reasons)})."
     elif not teaching:
         lost = [record for record in source.records if any(_holds(record.answer, text) for text in references)]
         yield (
-            f"{where}; {len(kept)} of {_many(len(source.records), 'record')} stayed, and none with this answer"
-            + (f"; {_many(len(lost), 'record')} with it went." if lost else ".")
+            f"{where}; {len(kept)} of {counted(len(source.records), 'record')} stayed, and none with this answer"
+            + (f"; {counted(len(lost), 'record')} with it went." if lost else ".")
         )
     else:
         trained = sum(source.splits.get(record.id) == "train" for record in teaching)
         yield (
-            f"{where}, and {_many(len(teaching), 'kept record')} with this answer came of it, "
+            f"{where}, and {counted(len(teaching), 'kept record')} with this answer came of it, "
             f"{trained} of them in the training set."
         )
 
@@ -467,7 +468,3 @@ def _plain(text: str) -> str:
 def _counted(reasons: Mapping[str, int]) -> str:
     shown = [f"{reason} {count}" for reason, count in [*reasons.items()][:4]]
     return ", ".join(shown) + (", …" if len(reasons) > 4 else "")
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from synth.core.errors import RecordError, did_you_mean
-from synth.core.records import Message, content_id
+from synth.core.records import Message, content_id, folded
 from tune.rows import Row
 
 Sides = tuple[tuple[Message, ...] | str, tuple[Message, ...] | str]
@@ -92,12 +92,8 @@ def prompt_key(row: Row) -> str:
 def asked_key(side: Sequence[Message] | str) -> str:
     """Return a digest of what a side of a row says, case and white space apart."""
     if isinstance(side, str):
-        return content_id(_folded(side))
-    return content_id([[m.role, _folded(m.content)] for m in side])
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
+        return content_id(folded(side))
+    return content_id([[m.role, folded(m.content)] for m in side])
 
 
 def _plain(side: tuple[Message, ...] | str) -> object:

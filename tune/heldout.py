@@ -8,6 +8,7 @@ from typing import Any, Literal
 from synth.core.errors import RunError
 from synth.core.heldout import HeldoutItem, HeldoutSet, load_heldout
 from synth.core.jsonl import FileDigest, read_lines
+from synth.core.records import folded
 from synth.core.runs import Run
 from tune.nearest import user_turns, words_of
 
@@ -97,12 +98,8 @@ def open_heldout(run: Run, source: Path | str) -> OpenedSet:
 
 def leaked_questions(items: Sequence[HeldoutItem], rows: Sequence[Mapping[str, Any]]) -> list[HeldoutItem]:
     """Return the items whose question is a user turn of a row; case and white space do not count."""
-    asked = {_plain(turn) for row in rows for turn in user_turns(row)}
-    return [item for item in items if _plain(item.question) in asked]
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
+    asked = {folded(turn) for row in rows for turn in user_turns(row)}
+    return [item for item in items if folded(item.question) in asked]
 
 
 def find_overlap(items: Sequence[HeldoutItem], rows: Iterable[Mapping[str, Any]]) -> dict[str, Overlap]:
@@ -282,7 +279,7 @@ def _form(heldout: HeldoutSet) -> Iterator[str]:
             "The held-out file names no documents (document_id), so each question counts as a document of its own "
             "and the intervals are too narrow where questions share one."
         )
-    again = len(items) - len({(_plain(item.question), item.context, item.answers) for item in items})
+    again = len(items) - len({(folded(item.question), item.context, item.answers) for item in items})
     if again:
         yield f"{again} of {len(items)} held-out items are there twice, word for word, and count twice."
     if heldout.task == "labels" and len(heldout.labels) == 1:

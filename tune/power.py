@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tune.phrases import counted
+
 if TYPE_CHECKING:
     from tune.statistics import Difference
 
@@ -50,13 +52,13 @@ class Power:
 
     def said(self) -> str:
         """Say it in a sentence or two."""
-        items = _count(self.items, "item")
+        items = counted(self.items, "item")
         if self.documents < 2:
-            return f"With {items} about {_count(self.documents, 'document')} no difference can be told from chance."
+            return f"With {items} about {counted(self.documents, 'document')} no difference can be told from chance."
         if self.detectable is None:
             return f"With {items} nothing can be said: the answers compared score alike on every one."
         if self.detectable > 100:
-            about = _count(self.documents, "document")
+            about = counted(self.documents, "document")
             seen = f"With {items} about {about} not even a difference of 100 points can be relied on to be seen"
         else:
             seen = f"With {items} a difference under {_points(self.detectable)} cannot be seen"
@@ -152,7 +154,3 @@ def _rounded_up(items: int) -> str:
     """Return a count to two digits, never rounded down."""
     step = 10 ** max(0, len(str(items)) - 2)
     return f"{math.ceil(items / step) * step:,}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")

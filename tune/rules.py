@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from synth.core.heldout import Task
 from tune.contenders import STUDENT
+from tune.phrases import counted, in_a_row, percent, points
 from tune.sheet import UNSUPPORTED, Gap, Row, Sheet
-from tune.wording import compared, counted, in_a_row, interval, metric_words, named, percent, points, unmeasured
+from tune.wording import compared, interval, metric_words, named, unmeasured
 
 # The metric that decides where the rule names none.
 DECIDING: Mapping[Task, str] = {"qa": "f1", "labels": "correct", "free": "rouge_l"}

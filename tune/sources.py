@@ -6,15 +6,16 @@ load only where a source needs them.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from synth.core.errors import ConfigError, RecordError, RunError, did_you_mean
+from synth.core.errors import ConfigError, RecordError, did_you_mean
 from synth.core.jsonl import FileDigest, digest_file, parse_line, read_blocks
+from synth.core.tables import load_hub, parquet_rows, table_rows
 from tune.formats import COLUMNS, prompt_key, to_row
 from tune.rows import Row
 
@@ -22,7 +23,6 @@ _SUFFIXES = (".jsonl", ".json", ".parquet")
 _NAMED = 5  # How many faults an error names before it only counts.
 _BLOCK_BYTES = 4 * 1024 * 1024
 _LARGEST_ARRAY = 1 << 30
-_BATCH_ROWS = 1000
 _HUB = re.compile(
     r"(?P<repo>[\w.-]+/[\w.-]+|(?<=hub:)[\w.-]+)(?::(?P<config>[\w.-]+))?(?:@(?P<split>[\w.\[\]:%+-]+))?", re.ASCII
 )
@@ -205,7 +205,7 @@ class _Faults:
 def _values(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield the rows of a file by number: unparsed lines of JSONL, values of the others."""
     if path.suffix == ".parquet":
-        yield from _parquet(path)
+        yield from enumerate(parquet_rows(path, _wanted), 1)
     elif path.suffix == ".json" and _is_array(path):
         yield from _array(path)
     else:
@@ -235,46 +235,10 @@ def _array(path: Path) -> Iterator[tuple[int, Any]]:
     yield from enumerate(values, 1)
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ConfigError(
-            "parquet files need the package pyarrow", where=str(path), fix="pip install 'synth-tune[tune]'"
-        ) from error
-    try:
-        file = parquet.ParquetFile(path)
-        names = file.schema_arrow.names
-        wanted = [name for name in names if name in COLUMNS] or names
-        batches = file.iter_batches(_BATCH_ROWS, columns=wanted)
-        yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
-    except (pa.ArrowException, OSError) as error:
-        raise RunError(f"cannot be read as parquet ({_first_line(error)})", where=str(path)) from error
-
-
 def _hub(repo: str, config: str | None, split: str | None, flag: str, training_only: bool) -> Source:
     where = f"{flag} {repo}"
     name = repo + (f":{config}" if config else "") + (f"@{split}" if split else "")
-    try:
-        import datasets
-    except ImportError as error:
-        raise ConfigError(
-            "datasets of the hub need the package datasets", where=where, fix="pip install 'synth-tune[tune]'"
-        ) from error
-    silent = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        tables = datasets.load_dataset(repo, config, split=split)
-    except Exception as error:  # the library's own, the hub's, and those of several HTTP stacks
-        raise ConfigError(
-            f"the dataset cannot be loaded from the hub ({_first_line(error)})",
-            where=where,
-            fix="check the name and the network (HF_HUB_OFFLINE=1 takes what was loaded before), or name a local file",
-        ) from error
-    finally:
-        if not silent:
-            datasets.enable_progress_bars()
+    tables = load_hub(repo, config, split, None, where=where, fix="name a local file")
     if split is not None:
         rows, digest = _table(tables, f"{repo}@{split}", name)
         return Source(name, rows, None, {name: digest}, _commit(tables, name))
@@ -309,17 +273,14 @@ def _commit(table: Any, name: str) -> tuple[str, ...]:  # noqa: ANN401  (untyped
 
 
 def _table_rows(table: Any, digest: "hashlib._Hash") -> Iterator[tuple[int, Any]]:  # noqa: ANN401  (untyped library)
-    wanted = [name for name in table.column_names if name in COLUMNS] or table.column_names
-    # As Arrow, so that nothing is decoded, such as images.
-    batches = table.select_columns(wanted).with_format("arrow").iter(_BATCH_ROWS)
-    for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), 1):
+    wanted = _wanted(table.column_names)
+    for number, row in enumerate(table_rows(table, wanted), 1):
         digest.update(orjson.dumps(row, default=repr, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS))
         yield number, row
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:300]
+def _wanted(names: Sequence[str]) -> Sequence[str]:
+    return [name for name in names if name in COLUMNS] or names
 
 
 def _excerpt(row: Row) -> str:

@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tune.phrases import counted, percent
 from tune.sheet import Sheet
 from tune.table import Column, caption, effort, quality
 from tune.verdict import Verdict
-from tune.wording import counted, metric_words, notes, percent
+from tune.wording import metric_words, notes
 
 _SIGNS = {True: "passed", False: "**failed**", None: "not looked at"}
 

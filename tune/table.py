@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tune.contenders import STUDENT
+from tune.phrases import counted, percent, points
 from tune.sheet import Gap, Row, Sheet
 from tune.verdict import Verdict
-from tune.wording import bounds, counted, metric_words, notes, percent, points
+from tune.wording import bounds, metric_words, notes
 
 # The figures of label sets that have a column of their own; accuracy is the metric `correct`.
 _LABELS = {"macro_f1": "macro F1", "qwk": "kappa", "roc_auc": "ROC AUC"}

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from tune.contenders import KINDS, STUDENT
 from tune.metrics.confidence import BINS
+from tune.phrases import counted, in_a_row, percent, points
 
 if TYPE_CHECKING:
     from tune.sheet import Gap, Row
@@ -208,27 +209,6 @@ def bounds(gap: "Gap") -> str:
     if gap.low is None or gap.high is None:
         return "(no interval)"
     return f"({points(gap.low)} to {points(gap.high)})"
-
-
-def points(value: float) -> str:
-    """Return a score or a difference with one decimal, never as minus nought."""
-    text = f"{value:.1f}"
-    return "0.0" if text == "-0.0" else text
-
-
-def percent(share: float) -> str:
-    """Return a share from 0 to 1 in percent."""
-    return f"{round(100 * share, 2):g} %"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def in_a_row(words: Sequence[str]) -> str:
-    """Return words with commas and an 'and'."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _capital(words: str) -> str:

@@ -24,7 +24,7 @@ import orjson
 from synth.core.errors import RecordError, RunError, did_you_mean
 from synth.core.heldout_files import SUFFIXES, Entry, read_file
 from synth.core.jsonl import FileDigest, digest_file
-from synth.core.records import content_id
+from synth.core.records import content_id, folded
 from synth.core.schemas import check
 
 # What the items of a set ask for: an answer, a label (a class or a grade), or a text that is compared with references.
@@ -243,12 +243,12 @@ def _label(value: str | float | bool, where: str) -> str:
 def _labels(items: Sequence[HeldoutItem], places: Mapping[str, str]) -> tuple[str, ...]:
     """Return the labels of the items in order: by size where all are numbers, else by name."""
     firsts: dict[str, HeldoutItem] = {}
-    folded: dict[str, str] = {}
+    known: dict[str, str] = {}
     for item in items:
         assert item.label is not None
         firsts.setdefault(item.label, item)
     for label, item in firsts.items():
-        twin = folded.setdefault(" ".join(label.casefold().split()), label)
+        twin = known.setdefault(folded(label), label)
         if twin != label:
             raise RecordError(
                 f"the label {label!r} differs from {twin!r} of {places[firsts[twin].id]} in case or white space alone",

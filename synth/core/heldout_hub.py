@@ -1,19 +1,16 @@
-"""Held-out sets in tables: datasets of the hub, folders of them, and parquet files.
-
-`datasets` and pyarrow load only when a set is read; code that comes with a dataset never runs.
-"""
+"""Held-out sets in tables: datasets of the hub, folders of them, and parquet files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from synth.core.errors import ConfigError, RunError
+from synth.core.errors import ConfigError
 from synth.core.heldout_files import COLUMNS, Entry
+from synth.core.tables import load_hub, parquet_rows, table_rows
 
 # Beside the columns of an item: SQuAD's name for a document.
 _TITLE = "title"
 _TEST_SPLITS = ("test", "validation")
-_BATCH_ROWS = 1000
 
 
 def read_parquet(path: Path) -> Iterator[Entry]:
@@ -23,22 +20,9 @@ def read_parquet(path: Path) -> Iterator[Entry]:
         ConfigError: pyarrow is not installed, or no column is one of an item.
         RunError: the file cannot be read.
     """
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ConfigError(
-            "parquet files need the package pyarrow", where=str(path), fix="pip install 'synth-tune[tune]'"
-        ) from error
-    try:
-        file = parquet.ParquetFile(path)
-        names = _wanted(file.schema_arrow.names, str(path))
-        batches = file.iter_batches(_BATCH_ROWS, columns=names)
-        rows = (row for batch in batches for row in batch.to_pylist())
-        for number, row in enumerate(rows, 1):
-            yield f"{path}: row {number}", _entry(row, {})
-    except (pa.ArrowException, OSError) as error:
-        raise RunError(f"cannot be read as parquet ({_first_line(error)})", where=str(path)) from error
+    rows = parquet_rows(path, lambda names: _wanted(names, str(path)))
+    for number, row in enumerate(rows, 1):
+        yield f"{path}: row {number}", _entry(row, {})
 
 
 def read_hub(repo: str, revision: str | None, config: str | None, split: str | None, *, shown: str) -> Iterator[Entry]:
@@ -54,26 +38,8 @@ def read_hub(repo: str, revision: str | None, config: str | None, split: str | N
     Raises:
         ConfigError: it cannot be loaded, has no such split, or no column is one of an item.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise ConfigError(
-            "datasets of the hub need the package datasets", where=shown, fix="pip install 'synth-tune[tune]'"
-        ) from error
-    silent = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        tables = datasets.load_dataset(repo, config, revision=revision, split=split)
-    except Exception as error:  # the library's own, the hub's, and those of several HTTP stacks
-        raise ConfigError(
-            f"the dataset cannot be loaded ({_first_line(error)})",
-            where=shown,
-            fix="check the name and the network (HF_HUB_OFFLINE=1 takes what was loaded before); it is written "
-            "owner/name@revision:config:split",
-        ) from error
-    finally:
-        if not silent:
-            datasets.enable_progress_bars()
+    fix = "name a local file; it is written owner/name@revision:config:split"
+    tables = load_hub(repo, config, split, revision, where=shown, fix=fix)
     if split is None:
         split = _split(list(map(str, tables)), shown)
         tables = tables[split]
@@ -96,9 +62,7 @@ def _rows(table: Any, shown: str) -> Iterator[Entry]:  # noqa: ANN401  (untyped 
     classes = {
         name: tuple(feature.names) for name in names if hasattr(feature := table.features[name], "int2str")
     }  # ClassLabel
-    # As Arrow, so that nothing is decoded, such as images.
-    batches = table.select_columns(names).with_format("arrow").iter(_BATCH_ROWS)
-    for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), 1):
+    for number, row in enumerate(table_rows(table, names), 1):
         yield f"{shown}: row {number}", _entry(row, classes)
 
 
@@ -137,8 +101,3 @@ def _texts(value: Any) -> Any:  # noqa: ANN401  (whatever the column holds; the 
     if isinstance(value, list):
         return [part.get("text") if isinstance(part, Mapping) else part for part in value]
     return [value] if isinstance(value, str) else value
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:300]

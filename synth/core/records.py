@@ -17,6 +17,11 @@ def content_id(*parts: object) -> str:
     return hashlib.sha256(canonical_json(list(parts))).hexdigest()[:16]
 
 
+def folded(text: str) -> str:
+    """Return a text without its case and with single spaces: two texts of which this is equal say the same."""
+    return " ".join(text.casefold().split())
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation, as chat endpoints and TRL have it."""

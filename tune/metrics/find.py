@@ -8,19 +8,15 @@ A user's metric is a function from an answer and its item to a number from 0 to 
 An object, or a class that is called without arguments, with `name` and `score` as in tune/metrics/base.py works too.
 """
 
-import hashlib
-import importlib
 import inspect
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synth.core.errors import ConfigError, did_you_mean
+from synth.core.errors import ConfigError
 from synth.core.heldout import HeldoutItem, Task
+from synth.core.user_code import code_digest, load_named
 from tune.metrics.base import Metric, Reply
 from tune.metrics.embedding import DEFAULT, Embedding, installed
 from tune.metrics.labels import Correct
@@ -47,9 +43,8 @@ def find_metrics(
     """Return the metrics of a set: those of its task, then those that are named, each once.
 
     Args:
-        task: what the set asks for. "qa" has f1 and em, "labels" has correct, "free" has rouge_l and, where its extra
-        is
-            installed, embedding.
+        task: what the set asks for. "qa" has f1 and em, "labels" has correct, "free" has rouge_l and, where its
+            extra is installed, embedding.
         names: further ones: `BUILT_IN`, the name of an entry point, or `module:name`.
         labels: of a label set.
         unanswerable: whether the set has unanswerable items: then em and f1 are those of SQuAD v2.0, else of v1.1.
@@ -88,11 +83,9 @@ def metric_digests(names: Sequence[str]) -> dict[str, str]:
     for spec in dict.fromkeys(names):
         if spec in BUILT_IN:
             continue
-        thing = _loaded(spec, f"metric {spec}")
-        module = sys.modules.get(getattr(thing, "__module__", None) or type(thing).__module__)
-        file = getattr(module, "__file__", None)
-        if file is not None and Path(file).is_file():
-            found[spec] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        thing = _loaded(spec)
+        if (digest := code_digest(getattr(thing, "__module__", None) or type(thing).__module__)) is not None:
+            found[spec] = digest
     return found
 
 
@@ -174,7 +167,7 @@ def _no_number(value: str, metric: str, item: HeldoutItem) -> ConfigError:
 
 def _own(spec: str) -> Metric:
     where = f"metric {spec}"
-    thing = _loaded(spec, where)
+    thing = _loaded(spec)
     if inspect.isclass(thing):
         try:
             thing = thing()
@@ -195,30 +188,11 @@ def _own(spec: str) -> Metric:
     )
 
 
-def _loaded(spec: str, where: str) -> object:
-    """Return the thing that a spec names."""
-    if ":" not in spec:
-        points = {point.name: point for point in entry_points(group=GROUP)}
-        if spec not in points:
-            raise ConfigError(
-                f"no metric is called {spec!r}",
-                fix=f"{did_you_mean(spec, {*points, *BUILT_IN})}; your own is module:name",
-            )
-        return _imported(points[spec].load, where)
-    location, _, attribute = spec.rpartition(":")
-    module = _imported(lambda: importlib.import_module(location), where)
-    if not hasattr(module, attribute):
-        near = [name for name, value in vars(module).items() if callable(value) or hasattr(value, "score")]
-        raise ConfigError(f"the module has no {attribute!r}", where=where, fix=did_you_mean(attribute, near))
-    return getattr(module, attribute)
-
-
-def _imported(load: Callable[[], object], where: str) -> Any:  # noqa: ANN401  (whatever the user named)
-    try:
-        return load()
-    except Exception as error:  # a user's module may fail in any way while it is imported
-        raise ConfigError(
-            f"cannot be imported ({type(error).__name__}: {error})",
-            where=where,
-            fix="run in the folder that holds the module, or install it",
-        ) from error
+def _loaded(spec: str) -> object:
+    return load_named(
+        spec,
+        kind="metric",
+        group=GROUP,
+        known=BUILT_IN,
+        fits=lambda value: callable(value) or hasattr(value, "score"),
+    )
