@@ -17,7 +17,7 @@ from tests.stub_endpoint import stub_endpoint
 from tune.answers import Answer, Call, answer_all, file_name, make_calls, read_answers, write_answers
 from tune.budget import Budget, trimmed
 from tune.contenders import Contender, make_contenders
-from tune.load import Price, cost_per_thousand, measured_load
+from tune.load import Load, Price, cost_per_thousand, measured_load
 from tune.scores import Score
 from tune.serving import Service, given, teacher_service
 
@@ -86,6 +86,7 @@ def test_an_answer_is_timed_from_sending_to_reply_and_is_the_same_read_again(tmp
         again = answered(calls, services, tmp_path)
         assert len(stub.bodies) == 6
     assert all(answer.completion and answer.completion.seconds >= 0.1 for answer in first)
+    assert {answer.completion.in_flight for answer in first if answer.completion} == {2}
     assert [answer.completion for answer in first] == [answer.completion for answer in again]
     # The endpoint gives no log probabilities: there is an answer all the same, without a confidence.
     assert all(answer.completion and answer.completion.confidence() is None for answer in first)
@@ -152,6 +153,7 @@ def test_each_contender_has_a_file_with_the_call_and_the_score_of_every_answer(t
         "prompt_tokens": 7,
         "completion_tokens": 2,
         "seconds": 1.5,
+        "in_flight": 2,
         "finish_reason": "stop",
         "error": None,
         "call": calls[-1].key,
@@ -175,35 +177,37 @@ def test_a_files_name_stays_in_its_folder(name: str) -> None:
     assert not {"/", ":"} & {*file_name(name)}
 
 
-def scores(seconds: Sequence[float | None], prompt: int = 100, completion: int = 10) -> list[Score]:
+def scores(seconds: Sequence[float | None], load: int = 8, prompt: int = 100) -> list[Score]:
     return [
-        Score(str(n), "d", "base", seconds=took, prompt_tokens=prompt, completion_tokens=completion)
+        Score(str(n), "d", "base", seconds=took, in_flight=load, prompt_tokens=prompt, completion_tokens=10)
         for n, took in enumerate(seconds)
     ]
 
 
 def test_load_is_the_middle_and_the_slow_end_of_what_callers_waited() -> None:
-    load = measured_load(scores([float(n) for n in range(101)] + [None]), 8)
+    load = measured_load(scores([float(n) for n in range(101)] + [None]))
     assert load is not None
     assert (load.in_flight, load.p50, load.p95, load.calls) == (8, 50.0, 95.0, 101)
     assert type(load).from_json(load.to_json()) == load
-    assert measured_load(scores([None]), 8) is None
-    few = measured_load(scores([1.0, 3.0]), 8)
-    assert few is not None and (few.in_flight, few.p50) == (2, 2.0)
+    assert measured_load(scores([None])) is None
+    assert measured_load(scores([1.0], load=0)) is None
+    # Run again with other calls in flight, the answers of the load that most of them have count.
+    assert measured_load([*scores([9.0], load=1), *scores([1.0, 3.0]), *scores([5.0], load=2)]) == Load(8, 2.0, 2.9, 2)
 
 
 def test_a_thousand_answers_cost_what_their_tokens_cost() -> None:
     # 100 prompt tokens at 2 a million and 10 completion tokens at 5 a million: 0.00025 an answer.
-    assert cost_per_thousand(scores([1.0] * 3), Price(2.0, 5.0), 8) == pytest.approx(0.25)
-    assert cost_per_thousand(scores([1.0], prompt=0), Price(2.0, 5.0), 8) is None
-    assert cost_per_thousand(scores([1.0]), None, 8) is None
-    assert cost_per_thousand([], Price(2.0, 5.0), 8) is None
+    assert cost_per_thousand(scores([1.0] * 3), Price(2.0, 5.0)) == pytest.approx(0.25)
+    assert cost_per_thousand(scores([1.0], prompt=0), Price(2.0, 5.0)) is None
+    assert cost_per_thousand(scores([1.0]), None) is None
+    assert cost_per_thousand([], Price(2.0, 5.0)) is None
 
 
 def test_a_machine_by_the_hour_is_paid_for_the_time_in_which_it_answers() -> None:
     # 40 calls of 2 s, four at once, take 20 s; at 3.6 an hour that is 0.02 for 40 answers.
-    assert cost_per_thousand(scores([2.0] * 40), Price(hourly=3.6), 4) == pytest.approx(0.5)
-    assert cost_per_thousand(scores([None]), Price(hourly=3.6), 4) is None
+    assert cost_per_thousand(scores([2.0] * 40, load=4), Price(hourly=3.6)) == pytest.approx(0.5)
+    assert cost_per_thousand([*scores([2.0], load=4), *scores([1.0], load=2)], Price(hourly=3.6)) == pytest.approx(0.5)
+    assert cost_per_thousand(scores([None]), Price(hourly=3.6)) is None
 
 
 @pytest.mark.parametrize(

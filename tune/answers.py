@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ class Answer:
             "prompt_tokens": completion.usage.prompt_tokens if completion else None,
             "completion_tokens": completion.usage.completion_tokens if completion else None,
             "seconds": (completion.seconds or None) if completion else None,
+            "in_flight": (completion.in_flight or None) if completion else None,
             "finish_reason": completion.finish_reason if completion else None,
             "error": self.error,
             "call": call.key,
@@ -261,13 +263,14 @@ class _Asking:
         self, calls: Sequence[Call], endpoints: Mapping[WeightsName, Endpoint], journal: Journal
     ) -> None:
         places = asyncio.Semaphore(self._max_in_flight)
+        timed = partial(_timed, in_flight=min(self._max_in_flight, len(calls)))
 
         async def one(call: Call) -> None:
             async with places:
                 if self._stopped:
                     return
                 try:
-                    answer = await journal.answer(call.key, call.request, _timed(endpoints[call.weights].complete))
+                    answer = await journal.answer(call.key, call.request, timed(endpoints[call.weights].complete))
                 except InferenceError as error:
                     self.failed[call.key] = str(error)
                     self._stopped = len(self.failed) > self.may_fail
@@ -290,15 +293,17 @@ class _Asking:
             task.result()
 
 
-def _timed(complete: Callable[[ChatRequest], Awaitable[Completion]]) -> Callable[[ChatRequest], Awaitable[Completion]]:
-    """Return `complete` with the seconds that it took in its completions, unless they came with some."""
+def _timed(
+    complete: Callable[[ChatRequest], Awaitable[Completion]], *, in_flight: int
+) -> Callable[[ChatRequest], Awaitable[Completion]]:
+    """Return `complete` with the time it took, and at which load, in its completions, unless they came with a time."""
 
     async def timed(request: ChatRequest) -> Completion:
         began = time.perf_counter()
         completion = await complete(request)
         # Rounded as the journal has it, so that an answer is the same now and read again; nought is "not timed".
         took = max(0.0001, round(time.perf_counter() - began, 4))
-        return completion if completion.seconds else replace(completion, seconds=took)
+        return replace(completion, seconds=completion.seconds or took, in_flight=in_flight)
 
     return timed
 

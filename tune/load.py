@@ -1,6 +1,7 @@
 """What an answer costs: how long a caller waits at a stated load, and the money for a thousand answers."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -60,42 +61,35 @@ class Price:
             )
 
 
-def measured_load(scores: Sequence[Score], in_flight: int) -> Load | None:
+def measured_load(scores: Sequence[Score]) -> Load | None:
     """Return one contender's load, None where none of its answers was timed.
 
-    Args:
-        scores: its answers.
-        in_flight: how many of its calls were on the way at once at most.
+    A validation that was stopped and run again may have timed answers at several loads: those of the load that most
+    of them have count, of two the higher one.
     """
-    seconds = [score.seconds for score in scores if score.seconds is not None]
-    if not seconds:
+    timed = [(score.in_flight, score.seconds) for score in scores if score.seconds is not None and score.in_flight]
+    if not timed:
         return None
     import numpy as np
 
-    p50, p95 = np.percentile(seconds, [50, 95])
-    return Load(min(in_flight, len(seconds)), round(float(p50), 4), round(float(p95), 4), len(seconds))
+    counts = Counter(in_flight for in_flight, _ in timed)
+    load = max(counts, key=lambda in_flight: (counts[in_flight], in_flight))
+    p50, p95 = np.percentile([seconds for in_flight, seconds in timed if in_flight == load], [50, 95])
+    return Load(load, round(float(p50), 4), round(float(p95), 4), counts[load])
 
 
-def cost_per_thousand(scores: Sequence[Score], price: Price | None, in_flight: int) -> float | None:
+def cost_per_thousand(scores: Sequence[Score], price: Price | None) -> float | None:
     """Return what a thousand answers of one contender cost, None where no price is given or nothing was measured.
 
-    With an hourly price a machine is paid for the time in which it answers `in_flight` calls at once: the seconds of
-    all calls, divided by the calls in flight (Little 1961). The last calls, when fewer are on the way, make the true
-    time a little longer.
-
-    Args:
-        scores: its answers.
-        price: what tokens or the machine cost.
-        in_flight: how many of its calls were on the way at once at most.
+    With an hourly price a machine is paid for the time in which it answers so many calls at once: each call's seconds,
+    divided by the calls in flight (Little 1961). The last calls, when fewer are on the way, make the true time a
+    little longer.
     """
     if price is None or not scores:
         return None
     if price.hourly is not None:
-        seconds = [score.seconds for score in scores if score.seconds is not None]
-        if not seconds:
-            return None
-        machine = math.fsum(seconds) / min(in_flight, len(seconds))
-        return _THOUSAND * price.hourly * machine / _HOUR / len(seconds)
+        seconds = [s.seconds / s.in_flight for s in scores if s.seconds is not None and s.in_flight]
+        return _THOUSAND * price.hourly * math.fsum(seconds) / _HOUR / len(seconds) if seconds else None
     assert price.prompt is not None and price.completion is not None
     counted = [score for score in scores if score.prompt_tokens]  # some endpoints say nothing of tokens
     if not counted:

@@ -31,7 +31,6 @@ class Measuring:
     heldout: HeldoutSet
     metric: str
     price: Price | None
-    in_flight: int
     trimmed: Mapping[str, Trimmed]
 
     def __call__(self, contender: str, scores: Sequence[Score]) -> Measured:
@@ -39,8 +38,8 @@ class Measuring:
         cut = self.trimmed.get(contender)
         labels = self.heldout.labels
         return Measured(
-            latency=measured_load(scores, self.in_flight),
-            cost_per_thousand=cost_per_thousand(scores, self.price, self.in_flight),
+            latency=measured_load(scores),
+            cost_per_thousand=cost_per_thousand(scores, self.price),
             refusals=None if labels else refusal_quality(scores),
             confidence=confidence_quality(scores, self.metric),
             labels=label_quality(scores, labels) if labels else {},
@@ -57,7 +56,6 @@ def gather(
     metrics: Sequence[Metric],
     regression: Sequence[RegressionSet],
     trimmed: Mapping[str, Trimmed],
-    in_flight: int,
 ) -> Evidence:
     """Return the evidence of one validation.
 
@@ -69,7 +67,6 @@ def gather(
         metrics: that were measured.
         regression: the scores on other sets.
         trimmed: what the budget took, by contender.
-        in_flight: how many calls were on the way at once at most.
     """
     heldout = opened.heldout
     metric = config.metric or DECIDING[heldout.task]
@@ -78,7 +75,7 @@ def gather(
         task=heldout.task,
         metrics={one.name: one.words for one in metrics},
         clean_ids=opened.clean_ids,
-        measure=Measuring(heldout, metric, price, in_flight, trimmed),
+        measure=Measuring(heldout, metric, price, trimmed),
         regression=tuple(regression),
         training=orjson.loads((candidate.folder / "training.json").read_bytes()),
         distance=_distance(run, opened),

@@ -111,7 +111,8 @@ def clears(bound: float | None, line: float) -> bool:
 def cheaper_in(student: Row, other: Row) -> tuple[str, ...]:
     """Return in what the student costs less than another contender, in words with both numbers; () where in nothing.
 
-    Money counts where both have a price, tokens an answer where not; and the median latency.
+    Money counts where both have a price, tokens an answer where not; and the median latency, of the
+    same load.
     """
     mine, theirs = student.measured, other.measured
     found = []
@@ -120,8 +121,9 @@ def cheaper_in(student: Row, other: Row) -> tuple[str, ...]:
             found.append(f"{mine.cost_per_thousand:.4g} against {theirs.cost_per_thousand:.4g} for 1,000 answers")
     elif student.tokens is not None and other.tokens is not None and student.tokens < other.tokens:
         found.append(f"{student.tokens:.0f} against {other.tokens:.0f} tokens an answer")
-    if mine.latency and theirs.latency and mine.latency.p50 < theirs.latency.p50:
-        found.append(f"{mine.latency.p50:.2f} s against {theirs.latency.p50:.2f} s, the median")
+    ours, other_load = mine.latency, theirs.latency
+    if ours and other_load and ours.in_flight == other_load.in_flight and ours.p50 < other_load.p50:
+        found.append(f"{ours.p50:.2f} s against {other_load.p50:.2f} s, the median")
     return tuple(found)
 
 

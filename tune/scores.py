@@ -24,7 +24,8 @@ class Score:
         wanted: the right label, of label sets.
         prompt_tokens: of the call.
         completion_tokens: of the call.
-        seconds: from sending the call to its reply, while other calls were in flight; None where it was not timed.
+        seconds: from sending the call to its reply; None where it was not timed.
+        in_flight: how many calls were on the way at once at most when it was timed; 0 where that is not known.
     """
 
     item_id: str
@@ -42,3 +43,4 @@ class Score:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float | None = None
+    in_flight: int = 0

@@ -183,7 +183,6 @@ class ValidationJob:
             metrics=scored.metrics,
             regression=regression,
             trimmed=trimmed(answer.call for answer in answers[""]),
-            in_flight=self.max_in_flight,
         )
         verdict = judge(
             scored.whole,

@@ -91,7 +91,8 @@ class Completion:
 
     `logprobs` has each token's text and its log probability (natural, before sampling settings and schema); it is
     empty where the endpoint was not asked for it. `reasoning` is what a reasoning model thought before its
-    answer; `text` and `logprobs` are the answer alone. `seconds` is what the call took, 0 where nobody timed it.
+    answer; `text` and `logprobs` are the answer alone. `seconds` is what the call took, 0 where nobody timed it,
+    while so many calls were `in_flight` at most.
     """
 
     text: str
@@ -101,6 +102,7 @@ class Completion:
     logprobs: tuple[tuple[str, float], ...] = ()
     reasoning: str = ""
     seconds: float = 0.0
+    in_flight: int = 0
 
     def json(self) -> Any:  # noqa: ANN401  (whatever JSON the schema asked for)
         """Return the reply parsed as JSON.
@@ -143,6 +145,8 @@ class Completion:
             response["reasoning"] = self.reasoning
         if self.seconds:
             response["seconds"] = round(self.seconds, 4)
+        if self.in_flight:
+            response["in_flight"] = self.in_flight
         return response
 
     @classmethod
@@ -150,8 +154,8 @@ class Completion:
         """Build a completion from the response part of a journal line."""
         logprobs = tuple((token, value) for token, value in data.get("logprobs", ()))
         usage, reasoning = Usage(**data["usage"]), data.get("reasoning", "")
-        seconds = data.get("seconds", 0.0)
-        return cls(data["text"], data["finish_reason"], usage, key, logprobs, reasoning, seconds)
+        timed = data.get("seconds", 0.0), data.get("in_flight", 0)
+        return cls(data["text"], data["finish_reason"], usage, key, logprobs, reasoning, *timed)
 
 
 @dataclass(frozen=True, slots=True)

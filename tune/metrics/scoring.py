@@ -80,6 +80,7 @@ def score_answer(
         prompt_tokens=completion.usage.prompt_tokens,
         completion_tokens=completion.usage.completion_tokens,
         seconds=completion.seconds or None,
+        in_flight=completion.in_flight,
     )
 
 
