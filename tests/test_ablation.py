@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from synth.core.errors import ConfigError, RunError
+from synth.core.errors import ConfigError, RecordError, RunError
 from synth.core.heldout import load_heldout
 from synth.core.jsonl import read_lines
 from synth.core.runs import Run
@@ -126,6 +126,15 @@ def test_records_that_were_changed_by_hand_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not those that the filter wrote"):
         returning(run, ())
     with pytest.raises(RunError, match="no rule was left out yet"):
+        read_ablation(run)
+    path = run.path / "ablation" / "ablation.json"
+    path.parent.mkdir(exist_ok=True)
+    for content, said in [(b"{", "cannot be read"), (b"[]", "version None"), (b'{"version": 9}', "has version 9")]:
+        path.write_bytes(content)
+        with pytest.raises(RunError, match=f"{said}.*`tune ablate"):
+            read_ablation(run)
+    path.write_bytes(b'{"version": 1}')
+    with pytest.raises(RecordError, match=r"ablation\.schema\.json"):
         read_ablation(run)
 
 

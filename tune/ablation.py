@@ -20,7 +20,7 @@ from rich.table import Table
 
 from synth.core.errors import ConfigError, RunError, did_you_mean
 from synth.core.heldout import HeldoutItem
-from synth.core.jsonl import digest_file, read_lines, write_json, write_jsonl
+from synth.core.jsonl import digest_file, read_lines, write_jsonl
 from synth.core.record_file import read_records
 from synth.core.records import Message, Record
 from synth.core.runs import Run
@@ -31,7 +31,18 @@ from tune.formats import asked_key
 from tune.heldout import find_overlap
 from tune.phrases import in_a_row
 from tune.power_law import TOP
-from tune.series import Answered, Asking, ask, home_of, is_the_model, model_of, open_clean, student
+from tune.series import (
+    Answered,
+    Asking,
+    ask,
+    home_of,
+    is_the_model,
+    model_of,
+    open_clean,
+    read_finding,
+    student,
+    write_finding,
+)
 from tune.series_config import AblateConfig
 from tune.statistics import Difference, holm, paired_difference
 
@@ -90,7 +101,10 @@ class Without:
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """All rules, each left out; `to_json` is ablation.json. `score` is that of the student with all rules."""
+    """All rules, each left out; `to_json` is ablation.json (schemas/ablation.schema.json).
+
+    `score` is that of the student with all rules.
+    """
 
     subject: Mapping[str, Any]
     metric: str
@@ -221,7 +235,7 @@ def ablate(
         rules=_compared(found, students, full.name, answered, config),
         notes=(*left, *sealed.warnings, *answered.left()),
     )
-    write_json(home.path / "ablation.json", made.to_json())
+    write_finding(home.path / "ablation.json", made.to_json())
     return made
 
 
@@ -230,20 +244,10 @@ def read_ablation(run: Run) -> Ablation:
 
     Raises:
         RunError: there is none, or it is of another version.
+        RecordError: the file is damaged.
     """
-    path = run.path / KIND / "ablation.json"
-    again = f"`tune ablate {run.path} --heldout FILE` makes one"
-    if not path.is_file():
-        raise RunError("no rule was left out yet", where=str(path), fix=again)
-    try:
-        data = orjson.loads(path.read_bytes())
-        if data["version"] != VERSION:
-            raise RunError(
-                f"it has version {data['version']}, this program reads {VERSION}", where=str(path), fix=again
-            )
-        return Ablation.from_json(data)
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise RunError(f"it cannot be read ({type(error).__name__}: {error})", where=str(path), fix=again) from error
+    path, again = run.path / KIND / "ablation.json", f"`tune ablate {run.path} --heldout FILE` makes one"
+    return Ablation.from_json(read_finding(path, version=VERSION, nothing="no rule was left out yet", again=again))
 
 
 def returning(run: Run, wanted: Sequence[str], heldout: Sequence[HeldoutItem] = ()) -> list[Returning]:

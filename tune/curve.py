@@ -12,9 +12,8 @@ from typing import Any, Self
 
 import orjson
 
-from synth.core.errors import ConfigError, RunError
+from synth.core.errors import ConfigError
 from synth.core.heldout import HeldoutSet
-from synth.core.jsonl import write_json
 from synth.core.runs import Run
 from tune.apart import Train, train_apart
 from tune.candidate import Candidate
@@ -23,7 +22,19 @@ from tune.curve_view import draw
 from tune.data import open_dataset
 from tune.phrases import counted
 from tune.power_law import LEAST_SIZES, TOP, Advice, Forecast, advise, forecast
-from tune.series import Answered, Asking, Model, ask, home_of, is_the_model, model_of, open_clean, student
+from tune.series import (
+    Answered,
+    Asking,
+    Model,
+    ask,
+    home_of,
+    is_the_model,
+    model_of,
+    open_clean,
+    read_finding,
+    student,
+    write_finding,
+)
 from tune.series_config import CurveConfig
 from tune.statistics import interval_of_mean, paired_difference
 
@@ -61,7 +72,10 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The scores by size and what follows from them; `to_json` is curve.json. `forecast` is None where none is made."""
+    """The scores by size and what follows from them; `to_json` is curve.json (schemas/curve.schema.json).
+
+    `forecast` is None where none is made.
+    """
 
     subject: Mapping[str, Any]
     metric: str
@@ -136,7 +150,7 @@ def curve(
         candidates[point.name] = point.student or student(home, point.config, point.inputs, train, on_note)
     answered = ask(home, [*candidates.values()], sealed, model, config, asking or Asking(), on_note)
     made = _made(model, config, points, candidates, answered, (*notes, *sealed.warnings), sealed.heldout)
-    write_json(home.path / "curve.json", made.to_json())
+    write_finding(home.path / "curve.json", made.to_json())
     if draw(made, home.path / "curve.png"):
         on_note(f"drawn: {home.path / 'curve.png'}")
     return made
@@ -147,20 +161,10 @@ def read_curve(run: Run) -> Curve:
 
     Raises:
         RunError: there is none, or it is of another version.
+        RecordError: the file is damaged.
     """
-    path = run.path / KIND / "curve.json"
-    again = f"`tune curve {run.path} --heldout FILE` makes one"
-    if not path.is_file():
-        raise RunError("there is no curve yet", where=str(path), fix=again)
-    try:
-        data = orjson.loads(path.read_bytes())
-        if data["version"] != VERSION:
-            raise RunError(
-                f"it has version {data['version']}, this program reads {VERSION}", where=str(path), fix=again
-            )
-        return Curve.from_json(data)
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise RunError(f"it cannot be read ({type(error).__name__}: {error})", where=str(path), fix=again) from error
+    path, again = run.path / KIND / "curve.json", f"`tune curve {run.path} --heldout FILE` makes one"
+    return Curve.from_json(read_finding(path, version=VERSION, nothing="there is no curve yet", again=again))
 
 
 @dataclass(frozen=True, slots=True)

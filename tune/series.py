@@ -16,8 +16,9 @@ from synth.core.config import build
 from synth.core.errors import ConfigError, InferenceError, RunError
 from synth.core.fingerprint import fingerprint
 from synth.core.heldout import HeldoutItem, HeldoutSet
-from synth.core.jsonl import FileDigest
+from synth.core.jsonl import FileDigest, write_json
 from synth.core.runs import Run
+from synth.core.schemas import check
 from tune.answers import answer_all, make_calls, write_answers
 from tune.apart import Train
 from tune.budget import Budget, student_budget
@@ -144,6 +145,38 @@ def model_of(run: Run, name: str | None, given_settings: Mapping[str, Any]) -> M
     if config.data is None and not config.mix:
         config = config.model_copy(update={"data": str(run.path.resolve())})
     return Model(candidate, config, open_dataset(run, config))
+
+
+def write_finding(path: Path, value: Mapping[str, Any]) -> None:
+    """Write what a series found, curve.json or ablation.json, once schemas/<its name>.schema.json accepts it."""
+    check(value, path.stem, where=str(path))
+    write_json(path, value)
+
+
+def read_finding(path: Path, *, version: int, nothing: str, again: str) -> dict[str, Any]:
+    """Return what a series found.
+
+    Args:
+        path: of curve.json or ablation.json.
+        version: that is read.
+        nothing: what to say where there is no such file.
+        again: what to do then.
+
+    Raises:
+        RunError: there is none, it is of another version, or it cannot be read.
+        RecordError: its schema does not accept it.
+    """
+    try:
+        value = orjson.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise RunError(nothing, where=str(path), fix=again) from error
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise RunError(f"it cannot be read ({error})", where=str(path), fix=again) from error
+    found = value.get("version") if isinstance(value, dict) else None
+    if found != version:
+        raise RunError(f"it has version {found}, this program reads {version}", where=str(path), fix=again)
+    check(value, path.stem, where=str(path))
+    return dict(value)
 
 
 def home_of(run: Run, kind: str) -> Run:
