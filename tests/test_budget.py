@@ -100,7 +100,7 @@ def test_a_server_that_serves_a_shorter_length_leaves_less(tmp_path: Path, args:
 
 def test_a_model_of_unknown_length_needs_a_figure(tmp_path: Path) -> None:
     held = candidate(tmp_path, settings={})
-    with pytest.raises(ConfigError, match="set prompt_tokens"):
+    with pytest.raises(ConfigError, match="set --prompt-budget"):
         student_budget(held, max_tokens=64)
     (tmp_path / "model" / "config.json").write_text("[")
     with pytest.raises(ConfigError, match="config.json: cannot be read"):

@@ -150,7 +150,7 @@ def test_a_failed_call_leaves_its_question_out_for_every_student(made: tuple[Run
     answers = Answers(lambda candidate: 3, "failing", fails=lambda candidate: share(candidate) == 25)
     found = curve(run, config, asking=answers.asking(), train=in_this_process)
     assert found.questions == 47
-    assert any("a call about them failed: 1 questions" in note for note in found.notes)
+    assert any("a call about them failed: 1 question." in note for note in found.notes)
     with pytest.raises(InferenceError, match="1 call failed"):
         strict = config.model_copy(update={"max_failed": 0.0})
         curve(run, strict, asking=answers.asking(), train=in_this_process)

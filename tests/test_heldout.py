@@ -164,10 +164,38 @@ def test_whatever_stands_in_a_file_is_read_or_is_a_plain_error(suffix: str, text
 
 
 def test_a_byte_order_mark_does_not_count(tmp_path: Path) -> None:
-    squad = '{"data": [{"paragraphs": [{"context": "", "qas": [{"id": "1", "question": "A?", "answers": []}]}]}]}'
+    squad = '{"data": [{"paragraphs": [{"context": "", "qas": [{"id": "1", "question": "A?", "answers": [{"text": "a"}]}]}]}]}'
     for name, text in (("h.jsonl", ANSWERED), ("h.csv", "question,answer\nA?,a\n"), ("h.json", squad)):
         (tmp_path / name).write_text("\ufeff" + text)
         assert load_heldout(tmp_path / name).items[0].question == "A?"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("h.jsonl", '{"question": "A?", "answers": []}\n{"question": "B?", "answers": []}\n', "no item has an answer"),
+        ("h.tsv", "question\tanswers\nA?\t|\n", "has no 'answer'"),
+        (
+            "h.json",
+            '{"data": [{"paragraphs": [{"context": "", "qas": [{"id": "1", "question": "A?", "answers": []}]}]}]}',
+            r"data\[0\].paragraphs\[0\].qas\[0\]: the question has no answer, and is not said to be impossible",
+        ),
+    ],
+)
+def test_answers_that_are_kept_secret_make_no_refusal_right(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RecordError, match=said):
+        load_heldout(tmp_path / name)
+    (tmp_path / "meant.jsonl").write_text('{"question": "A?", "unanswerable": true}\n')
+    assert load_heldout(tmp_path / "meant.jsonl").items[0].unanswerable
+
+
+def test_copies_of_one_question_are_about_one_document(tmp_path: Path) -> None:
+    (tmp_path / "h.jsonl").write_text(
+        '{"question": "A?", "answer": "a"}\n' * 12 + '{"question": "B?", "answer": "b"}\n'
+    )
+    items = load_heldout(tmp_path / "h.jsonl").items
+    assert len({item.id for item in items}) == 13 and len({item.document_id for item in items}) == 2
 
 
 def test_a_question_that_nothing_answers_wants_a_refusal(tmp_path: Path) -> None:

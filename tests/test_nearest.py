@@ -41,6 +41,7 @@ def test_words_that_no_row_has_make_a_question_the_farther() -> None:
 
 def test_characters_are_words_where_a_script_has_no_spaces() -> None:
     assert words_of("水壶 holds 1.7 Ä") == ["水", "壶", "holds", "1", "7", "ä"]
+    assert words_of("prüfe ﬁve １２") == words_of("pru\u0308fe five 12") == ["prüfe", "five", "12"]
     rows = [row("a", "这个水壶能装多少水?"), row("b", "灯多少钱?")]
     assert nearest_rows(["水壶装多少?"], rows)[0][0].row_id == "a"
 

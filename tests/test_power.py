@@ -51,7 +51,7 @@ def test_after_the_answers_the_measured_error_speaks() -> None:
 def test_answers_that_are_all_alike_tell_nothing() -> None:
     power = found(paired_difference([0.0] * 40, [f"d{n % 8}" for n in range(40)]))
     assert (power.detectable, power.items_needed, power.enough) == (None, None, False)
-    assert power.said() == "With 40 items nothing can be said: the answers compared score alike on every one."
+    assert power.said() == "With 40 items nothing can be said: the answers compared differ by the same on every one."
     assert found(paired_difference([1.0, 3.0], ["a", "a"])).detectable is None
 
 

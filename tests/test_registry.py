@@ -54,11 +54,11 @@ def tuned(
         judged(run, name, accepted=accepted)
 
 
-def judged(run: Run, name: str, *, accepted: bool) -> None:
+def judged(run: Run, name: str, *, accepted: bool, **config: Any) -> None:  # noqa: ANN401
     path = run.answers_path(name) / "verdict.json"
     write_json(path, {"accepted": accepted, "text": "…"})
     outputs = {f"validation/{name}/verdict.json": digest_file(path)}
-    run.finish_stage(f"validate:{name}", StageEntry(config={}, outputs=outputs))
+    run.finish_stage(f"validate:{name}", StageEntry(config=config, outputs=outputs))
 
 
 @pytest.fixture
@@ -72,6 +72,18 @@ def run(tmp_path: Path) -> Run:
 
 def history(run: Run) -> list[tuple[str, str]]:
     return [(event.action, event.candidate) for event in registry_of(run).history]
+
+
+def test_the_history_says_where_the_verdict_was_not_on_these_very_weights(run: Run) -> None:
+    own = weights_revision(run.student_path("third"))
+    for config, said in [
+        ({"served_by": "vllm", "weights": {"tuned": {"revision": f"0123+{own}"}}}, ""),
+        ({"served_by": "vllm", "weights": {"tuned": {"revision": "0123"}}}, "judged as a merged export of it"),
+        ({"served_by": "a running server"}, "that its weights were these was not checked"),
+    ]:
+        judged(run, "third", accepted=True, **config)
+        promote(run, "first", force=True)
+        assert said in promote(run, "third").event.reason and bool(said) == bool(promote(run, "third").event.reason)
 
 
 def test_the_last_accepted_candidate_is_promoted_and_the_link_leads_to_it(run: Run) -> None:

@@ -52,6 +52,18 @@ def test_adapters_of_one_model_share_its_server_where_that_is_sound(tmp_path: Pa
     assert names == {"small", "small+third", "small+first", "small+second"}
 
 
+def test_answers_under_other_options_or_through_another_template_are_kept_apart(tmp_path: Path) -> None:
+    def revisions(*args: str, template: str = "{{ messages }}") -> dict[str, str]:
+        judged = candidate(tmp_path, "third", template=template)
+        services = by_vllm(judged, log_path=tmp_path / "log", max_in_flight=1, args=args)
+        return {name: held.revision for service in services for name, held in service.weights.items()}
+
+    plain, short, worded = revisions(), revisions("--max-model-len", "512"), revisions(template="{{ messages[0] }}")
+    for name in ("base", "tuned"):
+        assert len({plain[name], short[name], worded[name]}) == 3
+    assert revisions() == plain
+
+
 def test_what_another_model_or_template_needs_gets_a_server_of_its_own(tmp_path: Path) -> None:
     judged = candidate(tmp_path, "third")
     other = replace(candidate(tmp_path, "other"), student=tmp_path / "elsewhere")

@@ -317,7 +317,7 @@ def test_few_failed_calls_leave_their_question_out_for_every_contender(tmp_path:
     run, heldout = make_run(tmp_path)
     verdict, *_ = judged(run, heldout, base=failing_on("part 1 of gadget 3"), max_failed=0.05)
     assert verdict.items == 35 and {row.items for row in verdict.rows} == {35}
-    assert any("1 questions" in w for w in verdict.warnings)
+    assert any("1 question." in w for w in verdict.warnings)
     failed = [row for row in answers(run) if row["error"]]
     assert [row["contender"] for row in failed] == ["base", "few-shot", "retrieval"]
     assert {row["id"] for row in failed} == {"3-1"}
@@ -346,7 +346,8 @@ def test_a_systemic_fault_stops_early_and_keeps_what_was_answered(tmp_path: Path
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"contenders": "base,tuned"}, "must_beat names 'few-shot'"),
+        ({"contenders": "base,tuned", "must_beat": "few-shot"}, "must_beat names 'few-shot'"),
+        ({"contenders": "retrieval,tuned"}, "neither base nor few-shot"),
         ({"contenders": "base,few-shot"}, "nothing to judge"),
         ({"contenders": "base,fewshot,tuned"}, "did you mean few-shot"),
         ({"must_beat": "tuned"}, "another contender than the tuned student"),

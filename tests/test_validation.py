@@ -92,7 +92,11 @@ def test_a_set_of_grades_is_judged_by_labels(tmp_path: Path) -> None:
 def test_what_was_forgotten_on_another_set_rejects(tmp_path: Path) -> None:
     run, heldout = make_run(tmp_path)
     general = tmp_path / "general.jsonl"
-    rows = [{"question": f"Name colour {d}", "answers": ["red"], "document_id": f"g{d}"} for d in range(DOCUMENTS)]
+    rows = [
+        {"question": f"Name colour {n} of {d}", "answers": ["red"], "document_id": f"g{d}"}
+        for d in range(DOCUMENTS)
+        for n in range(EACH)
+    ]
     write_jsonl(general, rows)
 
     def base(request: ChatRequest) -> str:
@@ -107,10 +111,90 @@ def test_what_was_forgotten_on_another_set_rejects(tmp_path: Path) -> None:
     assert not verdict.accepted and verdict.decided_by == "regression:general.jsonl"
     assert verdict.regressions[0].gap.points == -100
     assert verdict.subject["regression"] == [
-        {"name": "general.jsonl", "sha256": digest_file(general).sha256, "items": DOCUMENTS}
+        {"name": "general.jsonl", "sha256": digest_file(general).sha256, "items": DOCUMENTS * EACH}
     ]
     # Its answers decide nothing else and stand in no contender's file.
     assert all("colour" not in row["question"] for row in answers(run))
+
+
+def test_on_another_set_base_and_student_are_told_the_same(tmp_path: Path) -> None:
+    run, heldout = make_run(tmp_path)
+    grades = labelled(tmp_path / "grades.jsonl")
+
+    def grading(say: Any) -> Any:  # noqa: ANN401
+        """Grade where the labels are told, else answer the held-out question."""
+
+        def reply(request: ChatRequest) -> str:
+            text = request.messages[-1].content
+            if "Essay" not in text:
+                return str(say(request))
+            return text.partition("quality ")[2][:1] if "1, 2, 3" in text else "an essay"
+
+        return reply
+
+    verdict = asked(run, heldout, base=grading(wrong), tuned=grading(right), regression=[grades])
+    assert verdict.accepted and verdict.regressions[0].gap.points == 0
+    assert verdict.regressions[0].tuned == 100
+
+
+OWN = """
+def stops(answer, item):
+    return float(answer.endswith("grams"))
+
+
+def never(answer, item):
+    return None
+"""
+
+
+def test_a_metric_of_the_users_own_decides_by_its_name_or_by_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, heldout = make_run(tmp_path)
+    (tmp_path / "own_metric.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    replies: Any = {"base": lambda _: "no", "tuned": right}
+    for settings in (
+        {"metric": "own_metric:stops"},
+        {"metrics": "own_metric:stops", "metric": "own_metric:stops"},
+        {"metrics": "own_metric:stops", "metric": "stops"},
+    ):
+        verdict = asked(run, heldout, **replies, **settings)
+        assert verdict.metric == "stops" and verdict.accepted
+        digest = digest_file(tmp_path / "own_metric.py").sha256
+        assert run.stages()["validate:first"].config["own_metrics"] == {"own_metric:stops": digest}
+    silent: Any = {"base": ScriptedTeacher(lambda _: "no"), "tuned": ScriptedTeacher(right)}
+    with pytest.raises(ConfigError, match="no judge is named"):
+        tune.validate(run.path, heldout, endpoints=silent, metric="judge")
+    with pytest.raises(ConfigError, match="did you mean f1"):
+        tune.validate(run.path, heldout, endpoints=silent, metric="f11")
+    assert not silent["tuned"].requests
+    with pytest.raises(ConfigError, match="'never' gives no number for any answer"):
+        asked(run, heldout, **replies, metric="own_metric:never")
+    # What failed has withdrawn nothing.
+    assert tune.read_verdict(run, "first").metric == "stops"
+
+
+def test_what_can_be_measured_of_nobody_is_left_out_and_counted(tmp_path: Path) -> None:
+    run, _ = make_run(tmp_path)
+    rows: list[dict[str, Any]] = [
+        {"id": f"{d}-{n}", "question": f"What of {n} in {d}?", "reference": f"word {n}", "document_id": f"c{d}"}
+        for d in range(DOCUMENTS)
+        for n in range(EACH)
+    ]
+    rows[5]["reference"] = "—"
+    write_jsonl(tmp_path / "free.jsonl", rows)
+    verdict = asked(
+        run,
+        tmp_path / "free.jsonl",
+        base=lambda _: "nothing",
+        tuned=lambda request: f"word {request.messages[-1].content.split()[2]}",
+        contenders=["base", "tuned"],
+    )
+    assert verdict.accepted and verdict.items == len(rows) - 1
+    assert any("gives no number for any answer to them: 1 question." in said for said in verdict.warnings)
+    # Few-shot was not asked, and the verdict says so.
+    assert verdict.check("beats:few-shot").passed is None and "Not looked at: few-shot" in verdict.text
 
 
 def test_unanswerable_items_want_a_refusal_and_the_untuned_model_is_told_it_may(tmp_path: Path) -> None:

@@ -17,12 +17,19 @@ def config(**settings: Any) -> ValidateConfig:  # noqa: ANN401
 
 
 def test_the_defaults_of_the_settings_are_those_of_the_rule() -> None:
-    assert config().rule == Rule()
+    assert config().rule() == Rule()
 
 
 def test_every_number_of_the_rule_is_a_setting() -> None:
     wanted = Rule(("teacher",), "em", 1.0, 2.0, 3.0, 4.0, 0.9, 5, 6, 2000, 7)
-    assert config(contenders="tuned,teacher", teacher="bundled", **asdict(wanted)).rule == wanted
+    assert config(contenders="tuned,teacher", teacher="bundled", **asdict(wanted)).rule("em") == wanted
+
+
+def test_what_is_not_asked_need_not_be_beaten_unless_it_is_named() -> None:
+    assert config(contenders="base,tuned").rule().must_beat == ("base",)
+    assert config(contenders="few-shot,tuned").rule().must_beat == ("few-shot",)
+    with pytest.raises(ConfigError, match="neither base nor few-shot"):
+        config(contenders="retrieval,tuned")
 
 
 def test_earlier_candidates_and_the_teacher_are_contenders() -> None:

@@ -218,9 +218,31 @@ def test_a_student_that_forgot_is_rejected() -> None:
 
 
 def test_a_regression_set_too_small_to_rule_out_a_loss_is_a_reject() -> None:
-    other = scores({"base": 0.5, "tuned": 0.5}, documents=4, each=1, spread=0.3)
+    other = scores({"base": 0.5, "tuned": 0.5}, documents=12, each=3, spread=0.3)
     verdict = judge(scores(LEAD), Rule(), evidence=Evidence(regression=[RegressionSet("few", other, "f1")]))
     assert not verdict.accepted and "cannot be ruled out" in verdict.text
+
+
+def test_equal_answers_to_a_handful_of_other_questions_rule_nothing_out() -> None:
+    other = scores({"base": 0.5, "tuned": 0.5}, documents=2, each=1)
+    verdict = judge(scores(LEAD), Rule(), evidence=Evidence(regression=[RegressionSet("few", other, "f1")]))
+    assert not verdict.accepted and verdict.decided_by == "regression:few"
+    assert "few has 2 items about 2 documents, too few to rule a loss out" in verdict.text
+    assert verdict.findings[0].cause == "too few items" and "few" in verdict.next
+
+
+def test_a_student_whose_answers_no_passage_could_support_makes_nothing_up() -> None:
+    held = [
+        replace(score, supported=None if score.contender == "tuned" else False)
+        for score in scores(LEAD, documents=20, each=10)
+    ]
+    verdict = judge(held, Rule())
+    assert verdict.accepted and verdict.check("unsupported").passed is None
+    other_way = [replace(score, supported=None if score.supported is False else False) for score in held]
+    made_up = judge(other_way, Rule())
+    assert not made_up.accepted and made_up.findings[0].cause == "makes things up"
+    sound = [replace(score, supported=None if score.supported is None else True) for score in other_way]
+    assert judge(sound, Rule()).accepted and judge(sound, Rule()).check("unsupported").passed
 
 
 def with_support(base: float, tuned: float) -> list[Score]:

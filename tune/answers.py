@@ -256,7 +256,7 @@ class _Asking:
                 f"{counted(len(self.failed), 'call')} failed, so there is no verdict; the first reason: "
                 f"{next(iter(self.failed.values()))}",
                 fix="mend that and run the same command again: answered calls are kept. A few odd failures may be "
-                "left out with --max-failed",
+                "left out with max_failed in the table [validate] of a --config file",
             )
 
     async def _ask_one(

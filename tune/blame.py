@@ -153,6 +153,18 @@ def _too_few(case: _Case) -> Iterable[Finding]:
             {"items": case.clean.items, "documents": case.clean.documents},
         )
         return
+    for held in case.regressions:
+        check = case.failed.get(f"regression:{held.name}")
+        if check is not None and "min_items" in check.numbers:
+            yield Finding(
+                "too few items",
+                "clear",
+                check.said,
+                f"Put more questions in {held.name}, at least {rule.min_items} about {rule.min_documents} documents, "
+                "or leave it out.",
+                check.numbers,
+            )
+            return
     for gap, documents, line, words in _undecided(case):
         difference = Difference(gap.points, gap.items, documents, standard_error=gap.standard_error)
         needed = found(difference, abs(gap.points - line)).items_needed
@@ -354,15 +366,17 @@ def _forgetting(case: _Case) -> Iterable[Finding]:
 
 
 def _made_up(case: _Case) -> Iterable[Finding]:
-    gap = case.clean.gap("base", UNSUPPORTED)
-    if UNSUPPORTED in case.failed and gap is not None and clears(gap.low, 0.0):
+    gap, check = case.clean.gap("base", UNSUPPORTED), case.failed.get(UNSUPPORTED)
+    if check is not None and (clears(gap.low, 0.0) if gap else check.numbers.get("points")):
         yield Finding(
             "makes things up",
             "clear",
-            f"Answers that no passage supports: {points(gap.points)} points more than the untuned model gives.",
+            f"Answers that no passage supports: {points(gap.points)} points more than the untuned model gives."
+            if gap
+            else check.said,
             'Keep better grounded pairs (`synth filter RUN --rule "groundedness >= 0.8"`), add questions without an '
             "answer (`synth generate --generator unanswerable`), and tune again.",
-            {"points": gap.points, "low": gap.low},
+            check.numbers,
         )
 
 
@@ -382,7 +396,12 @@ def _unmeasured(case: _Case) -> Iterable[Finding]:
     for check in case.failed.values():
         if check.numbers.get("lacking"):
             yield Finding(
-                "not measured", "clear", check.said, "Validate again: what failed is asked again.", check.numbers
+                "not measured",
+                "clear",
+                check.said,
+                "Look in validation/<candidate>/answers/ for the lines without its value: mend the metric, or what it "
+                "measures by. Validate again: answered calls are kept.",
+                check.numbers,
             )
             return
 

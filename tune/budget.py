@@ -183,7 +183,9 @@ def student_budget(
     length = _served_length(server_args) or length
     if length is None and tokens is None:
         raise ConfigError(
-            "config.json does not say how long the model's input may be", where=candidate.spec, fix="set prompt_tokens"
+            "config.json does not say how long the model's input may be",
+            where=candidate.spec,
+            fix="set --prompt-budget",
         )
     room = None if length is None else length - max_tokens
     if room is not None and room < 1:
@@ -195,7 +197,7 @@ def student_budget(
     if tokens is not None and room is not None and tokens > room:
         raise ConfigError(
             f"the model takes {length} tokens, of which max_tokens leaves {room} for a prompt, not {tokens}",
-            where="--prompt-tokens",
+            where="--prompt-budget",
             fix="lower it, or lower max_tokens",
         )
     held = tokens if tokens is not None else room
@@ -299,7 +301,7 @@ def _config_of(student: str | Path, revision: str) -> Path:
         raise ConfigError(
             f"its config.json cannot be fetched ({str(error).splitlines()[0]})",
             where=student,
-            fix=f"fetch the model where there is a network (`hf download {student}`), or set prompt_tokens",
+            fix=f"fetch the model where there is a network (`hf download {student}`), or set --prompt-budget",
         ) from error
 
 

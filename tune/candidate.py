@@ -15,6 +15,8 @@ from synth.core.runs import Run, StageEntry
 from synth.inference.weights import model_name, weights_revision
 from tune.registry import CURRENT, current_in
 
+# How the names of inputs begin that are rows from elsewhere than the run's dataset.
+ELSEWHERE = ("data:", "mix:", "mix=", "replay:")
 _STAGE = "sft:"
 
 
@@ -24,7 +26,7 @@ class Candidate:
 
     `student` is the untuned model: a folder or a hub id; `spec` is how the user named it. `revision` identifies its
     weights: of a folder the digest, of a hub model the commit. `data` are the digests, by name, of the files that it
-    was tuned on.
+    was tuned on. `goes_on` says whether it was tuned from another candidate.
     """
 
     name: str
@@ -35,6 +37,12 @@ class Candidate:
     revision: str
     data: Mapping[str, str]
     plain_template: bool
+    goes_on: bool = False
+
+    @property
+    def from_elsewhere(self) -> tuple[str, ...]:
+        """The names in `data` of rows that are not of the run's dataset."""
+        return tuple(name for name in self.data if name.startswith(ELSEWHERE))
 
     @property
     def adapter(self) -> bool:
@@ -97,6 +105,7 @@ def find_candidate(run: Run, name: str | None = None) -> Candidate:
         revision=report["student_revision"],
         data={name: digest.sha256 for name, digest in sorted(entry.inputs.items())},
         plain_template=entry.config.get("chat_template") == "plain",
+        goes_on=bool(entry.config.get("from")),
     )
 
 

@@ -97,6 +97,7 @@ def make_contenders(
     top: int = 2,
     labels: Sequence[str] = (),
     may_refuse: bool = False,
+    elsewhere: bool = False,
 ) -> list[Contender]:
     """Return the named contenders in the given order.
 
@@ -108,6 +109,8 @@ def make_contenders(
         top: passages that stand before the question.
         labels: those of a label set; all but the tuned students are told them.
         may_refuse: whether some item has no answer, so that all but the tuned students are told what to say then.
+        elsewhere: whether the items are of another kind than what the student was tuned for: it is then told all
+            that the untuned model is.
 
     Raises:
         ConfigError: there is no such contender.
@@ -132,7 +135,7 @@ def make_contenders(
         "base": lambda: Alone(words),
         "few-shot": lambda: FewShot(choose_examples(rows, examples, labels), words),
         "retrieval": lambda: Retrieval(retrieval(), top, words),
-        "tuned": lambda: AsTrained(shared_system(rows)),
+        "tuned": lambda: Alone(words, shared_system(rows)) if elsewhere else AsTrained(shared_system(rows)),
         # Its own turns were of questions alone, so it is told no labels: it has to know them from its training.
         "tuned-retrieval": lambda: Retrieval(retrieval(), top, Wording(may_refuse=may_refuse), shared_system(rows)),
         "teacher": lambda: Retrieval(index(), top, words, own_context=True),
@@ -176,13 +179,15 @@ class Wording:
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """The question alone."""
+    """The question alone, after a system message where one is given."""
 
     words: Wording
+    system: Message | None = None
 
     def __call__(self, item: HeldoutItem) -> Parts:
         """Return the prompt of an item."""
-        return Parts(0, lambda _: self.words.alone(item.question))
+        *system, user = self.words.alone(item.question)
+        return Parts(0, lambda _: (*([self.system] if self.system else system), user))
 
 
 @dataclass(frozen=True, slots=True)

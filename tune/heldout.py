@@ -57,8 +57,8 @@ class Overlap:
 class OpenedSet:
     """The held-out set with the training rows it was checked against, and what is doubtful about it.
 
-    `overlap` has, by id, the items that a training row asks; the others are the clean ones. `sealed` says at which
-    stage the set first stood in the manifest, "unknown" where the run has neither generated nor filtered.
+    `overlap` has, by id, the items that a row of the dataset asks; the others are the clean ones. `sealed` says at
+    which stage the set first stood in the manifest, "unknown" where the run has neither generated nor filtered.
     """
 
     heldout: HeldoutSet
@@ -70,12 +70,12 @@ class OpenedSet:
 
     @property
     def clean_ids(self) -> frozenset[str]:
-        """The ids of the items that no training row asks."""
+        """The ids of the items that no row of the dataset asks."""
         return frozenset(item.id for item in self.heldout.items if item.id not in self.overlap)
 
 
 def open_heldout(run: Run, source: Path | str) -> OpenedSet:
-    """Read the held-out set, and find which questions of it were trained on, in the same words or nearly.
+    """Read the held-out set, and find which questions of it the dataset asks, in the same words or nearly.
 
     A run that was made for rows from elsewhere (`tune sft --data`) has no dataset to look in; then that is a doubt.
 
@@ -90,7 +90,7 @@ def open_heldout(run: Run, source: Path | str) -> OpenedSet:
     if not rows and has_dataset:
         raise RunError("no row was trained on", where=str(run.train_path), fix=f"run `synth filter {run.path}`")
     validation = [row for _, row in read_lines(run.validation_path)] if run.validation_path.is_file() else []
-    overlap = find_overlap(heldout.items, rows)
+    overlap = find_overlap(heldout.items, (*rows, *validation))
     sealed = sealed_at(run, heldout.digest)
     doubts = (*_overlapping(heldout, overlap), *_leaks(run, heldout), *_late(sealed, heldout), *_form(heldout))
     return OpenedSet(heldout, rows, _places(heldout.items, rows, validation), overlap, sealed, doubts)
@@ -232,7 +232,7 @@ def _overlapping(heldout: HeldoutSet, overlap: Mapping[str, Overlap]) -> Iterato
     ways = [f"{exact} word for word"] * bool(exact) + [f"{len(overlap) - exact} nearly"] * (len(overlap) > exact)
     first = next(item for item in heldout.items if item.id in overlap)
     yield (
-        f"{len(overlap)} of {len(heldout.items)} held-out questions stand in the training set ({', '.join(ways)}), "
+        f"{len(overlap)} of {len(heldout.items)} held-out questions stand in the dataset ({', '.join(ways)}), "
         f"such as {_short(first.question)!r} in row {overlap[first.id].row_id}: their answers may be learnt by heart. "
         f"`synth filter --heldout {heldout.name}` and `tune sft` again make a student that did not see them."
     )
@@ -282,6 +282,8 @@ def _form(heldout: HeldoutSet) -> Iterator[str]:
     again = len(items) - len({(folded(item.question), item.context, item.answers) for item in items})
     if again:
         yield f"{again} of {len(items)} held-out items are there twice, word for word, and count twice."
+    if all(item.unanswerable for item in items):
+        yield "All held-out items are unanswerable, so that a student which refuses everything is always right."
     if heldout.task == "labels" and len(heldout.labels) == 1:
         yield f"All held-out items have the label {heldout.labels[0]!r}, so that nothing is told apart."
 

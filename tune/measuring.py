@@ -19,7 +19,6 @@ from tune.metrics.confidence import confidence_quality
 from tune.metrics.labels import label_quality
 from tune.metrics.refusal import refusal_quality
 from tune.nearest import Distance, question_distance
-from tune.rules import DECIDING
 from tune.scores import Score
 from tune.validation_config import ValidateConfig
 
@@ -53,6 +52,7 @@ def gather(
     config: ValidateConfig,
     opened: OpenedSet,
     *,
+    metric: str,
     metrics: Sequence[Metric],
     regression: Sequence[RegressionSet],
     trimmed: Mapping[str, Trimmed],
@@ -64,12 +64,12 @@ def gather(
         candidate: what is judged.
         config: the settings.
         opened: the held-out set.
+        metric: the one that decides.
         metrics: that were measured.
         regression: the scores on other sets.
         trimmed: what the budget took, by contender.
     """
     heldout = opened.heldout
-    metric = config.metric or DECIDING[heldout.task]
     price = _price(config)
     return Evidence(
         task=heldout.task,

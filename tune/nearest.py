@@ -6,6 +6,7 @@ nothing of meaning, and need no model. In scripts without spaces a character cou
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -54,8 +55,11 @@ class Distance:
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of a text in lower case: runs of letters and digits, single characters of unspaced scripts."""
-    return _WORD.findall(text.casefold())
+    """Return the words of a text, in one Unicode form (NFKC) and lower case.
+
+    They are runs of letters and digits, and single characters of unspaced scripts.
+    """
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 def user_turns(row: Mapping[str, Any]) -> list[str]:

@@ -56,7 +56,7 @@ class Power:
         if self.documents < 2:
             return f"With {items} about {counted(self.documents, 'document')} no difference can be told from chance."
         if self.detectable is None:
-            return f"With {items} nothing can be said: the answers compared score alike on every one."
+            return f"With {items} nothing can be said: the answers compared differ by the same on every one."
         if self.detectable > 100:
             about = counted(self.documents, "document")
             seen = f"With {items} about {about} not even a difference of 100 points can be relied on to be seen"

@@ -127,6 +127,7 @@ def promote(run: Run, name: str | None = None, *, force: bool = False, reason: s
     if already is not None:
         return already
     concerns = _concerns(run, name, entry, verdict)
+    reason = "; ".join([*([reason] if reason else []), *_doubts(run, name, verdict)])
     if concerns and not force:
         raise RunError(
             f"{name!r} is not promoted: {'; '.join(concerns)}",
@@ -226,6 +227,18 @@ def _concerns(run: Run, name: str, entry: StageEntry, verdict: VerdictWord) -> l
     elif verdict == "none":
         concerns.append("there is no verdict on it")
     return concerns
+
+
+def _doubts(run: Run, name: str, verdict: VerdictWord) -> list[str]:
+    """Return what the history should say of a verdict that was not on the weights that are promoted."""
+    if verdict == "none":
+        return []
+    entry = run.stages()[f"validate:{name}"]
+    served_by, model = entry.config.get("served_by"), entry.config.get("weights", {}).get("tuned", {})
+    if served_by not in (None, "vllm"):
+        return [f"judged through {served_by}: that its weights were these was not checked"]
+    whole, own = model.get("revision", ""), weights_revision(run.student_path(name))
+    return [] if not whole or own in whole else ["judged as a merged export of it"]
 
 
 def _way_out(run: Run, name: str, verdict: VerdictWord) -> str:

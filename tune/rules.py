@@ -22,11 +22,15 @@ DECIDING: Mapping[Task, str] = {"qa": "f1", "labels": "correct", "free": "rouge_
 Number = float | int | None
 
 
+# What the student has to beat unless the user says otherwise.
+MUST_BEAT = ("base", "few-shot")
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """What a candidate has to show. Margins are in points (0 to 100), `confidence` is from 0 to 1."""
 
-    must_beat: tuple[str, ...] = ("base", "few-shot")
+    must_beat: tuple[str, ...] = MUST_BEAT
     metric: str | None = None
     margin: float = 0.0
     retrieval_margin: float = 5.0
@@ -94,6 +98,11 @@ def run_checks(sheet: Sheet, regressions: Sequence[Regression], rule: Rule, metr
     """
     found = [_enough(sheet, rule)]
     found += [_beats(sheet, name, rule, metric) for name in rule.must_beat]
+    found += [
+        Check(f"beats:{name}", None, f"Whether the student beats {named(name)} is not known: it was not asked.")
+        for name in MUST_BEAT
+        if sheet.row(name) is None and name not in rule.must_beat
+    ]
     if "retrieval" not in rule.must_beat:
         found.append(_retrieval(sheet, rule, metric))
     found += [_regression(held, rule) for held in regressions] or [
@@ -182,6 +191,19 @@ def _regression(held: Regression, rule: Rule) -> Check:
     gap = held.gap
     if gap is None or gap.items < held.items:
         return Check(name, False, unmeasured(held.metric, held.items - (gap.items if gap else 0), held.items))
+    if held.items < rule.min_items or held.documents < rule.min_documents:
+        return Check(
+            name,
+            False,
+            f"{held.name} has {counted(held.items, 'item')} about {counted(held.documents, 'document')}, too few to "
+            f"rule a loss out: the rule asks for at least {rule.min_items} about {rule.min_documents}.",
+            {
+                "items": held.items,
+                "documents": held.documents,
+                "min_items": rule.min_items,
+                "min_documents": rule.min_documents,
+            },
+        )
     passed = clears(gap.low, line)
     lost = gap.high is not None and gap.high < 0
     end = (
@@ -206,6 +228,21 @@ def _unsupported(sheet: Sheet, rule: Rule) -> Check:
         return Check(UNSUPPORTED, None, "The untuned model was not asked, so whether more is made up is not known.")
     if not any(row.looked_up for row in sheet.rows):
         return Check(UNSUPPORTED, None, "There was no passage to look answers up in, so support is not known.")
+    if student is not None and student.unsupported is None:
+        return Check(
+            UNSUPPORTED,
+            None,
+            "None of the tuned student's answers says something that a passage could support (refusals, and a mere yes "
+            "or no, do not), so nothing it says is unsupported.",
+        )
+    if student is not None and student.unsupported is not None and base.unsupported is None:
+        return Check(
+            UNSUPPORTED,
+            student.unsupported <= rule.unsupported_margin,
+            f"No passage supports {points(student.unsupported)} % of the tuned student's answers; the untuned model "
+            "says nothing that one could support.",
+            {"points": student.unsupported, "line": rule.unsupported_margin},
+        )
     if gap is None or student is None or student.unsupported is None or base.unsupported is None:
         return Check(UNSUPPORTED, False, "Whether a passage supports the answers could not be told of any item.")
     passed = gap.low is not None and math.isfinite(gap.low) and gap.low <= rule.unsupported_margin

@@ -22,7 +22,7 @@ from synth.core.schemas import check
 from tune.answers import answer_all, make_calls, write_answers
 from tune.apart import Train
 from tune.budget import Budget, student_budget
-from tune.candidate import Candidate, find_candidate
+from tune.candidate import ELSEWHERE, Candidate, find_candidate
 from tune.config import TuneConfig
 from tune.contenders import CANDIDATE, STUDENT, AsTrained, Contender, shared_system
 from tune.data import open_dataset
@@ -30,12 +30,11 @@ from tune.heldout import find_overlap, open_heldout
 from tune.metrics.find import find_metrics
 from tune.metrics.scoring import Answered as Said
 from tune.metrics.scoring import score_all
+from tune.phrases import counted
 from tune.rows import Dataset
 from tune.rules import DECIDING
 from tune.series_config import SeriesConfig
 from tune.serving import by_vllm, given
-
-_ELSEWHERE = ("data:", "mix:", "mix=", "replay:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ class Answered:
         """What to tell of items that were left out, nothing where there are none."""
         if not self.left_out:
             return ()
-        return (f"Left out for every student, since a call about them failed: {self.left_out} questions.",)
+        return (f"Left out for every student, since a call about them failed: {counted(self.left_out, 'question')}.",)
 
 
 def model_of(run: Run, name: str | None, given_settings: Mapping[str, Any]) -> Model:
@@ -124,7 +123,7 @@ def model_of(run: Run, name: str | None, given_settings: Mapping[str, Any]) -> M
     # Those that make another set of rows, or another place of them.
     for key in ("fold", "folds", "subset", "processes"):
         kept.pop(key, None)
-    foreign = sorted({name.partition(":")[0].partition("=")[0] for name in entry.inputs if name.startswith(_ELSEWHERE)})
+    foreign = sorted({name.partition(":")[0].partition("=")[0] for name in entry.inputs if name.startswith(ELSEWHERE)})
     unnamed = [kind for kind in foreign if not given_settings.get(kind)]
     if unnamed:
         raise ConfigError(
@@ -232,7 +231,7 @@ def open_clean(run: Run, model: Model, source: Path | str) -> Sealed:
     """
     opened = open_heldout(run, source)
     overlap = opened.overlap
-    if model.config.data != str(run.path.resolve()):
+    if model.config.data != str(run.path.resolve()) or model.config.replay:
         overlap = find_overlap(opened.heldout.items, [row.to_json() for row in model.dataset.train])
     clean = tuple(item for item in opened.heldout.items if item.id not in overlap)
     if not clean:

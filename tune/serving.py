@@ -7,6 +7,7 @@ most calls go to the untuned model, and without an adapter in the engine they ar
 """
 
 import asyncio
+import hashlib
 import importlib.metadata
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import (
@@ -16,7 +17,7 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from synth.core.calls import Endpoint
@@ -154,8 +155,7 @@ def teacher_service(
         InferenceError: nobody answers at the URL.
     """
     source = asyncio.run(find_model(spec, role="teacher", served=served))
-    revision = f"@{fingerprint({'url': source.url})[3:19]}" if source.urls else source.revision
-    weights = {"teacher": Weights(source.name, revision)}
+    weights = {"teacher": Weights(source.name, source.seen + ("" if source.urls else _mark(args)))}
 
     @contextmanager
     def start() -> Iterator[Running]:
@@ -227,13 +227,16 @@ def by_vllm(
         check_made_of(merged, candidate)
     base = _Served(
         "base",
-        Weights(candidate.student_name, candidate.revision),
+        Weights(candidate.student_name, candidate.revision + _template_mark(candidate)),
         candidate.student,
         template=candidate.chat_template,
         args=_commit(candidate),
     )
     tuned = [_of_candidate("tuned", candidate, merged)]
     tuned += [_of_candidate(which, one, None) for which, one in (earlier or {}).items()]
+    base, *tuned = [
+        replace(one, weights=Weights(one.weights.model, one.weights.revision + _mark(args))) for one in (base, *tuned)
+    ]
     groups = [[base]]
     if together is None:
         together = not _is_cpu_build()
@@ -261,6 +264,17 @@ def _of_candidate(which: WeightsName, candidate: Candidate, merged: Path | None)
         )
     weights = Weights(name, f"{candidate.revision}+{own}")
     return _Served(which, weights, candidate.student, candidate.folder, template, _commit(candidate))
+
+
+def _mark(args: Sequence[str]) -> str:
+    """Return what tells answers apart that were given under other options of vLLM, such as its --quantization."""
+    return f"~{fingerprint({'args': [*args]})[3:11]}" if args else ""
+
+
+def _template_mark(candidate: Candidate) -> str:
+    """Return what tells the untuned model's answers apart by the chat template that it was asked through."""
+    path = candidate.chat_template
+    return f"#{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}" if path else ""
 
 
 def _commit(candidate: Candidate) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from synth.core.config import build
 from synth.core.errors import ConfigError, Interrupted
 from synth.core.heldout import load_heldout
 from synth.core.jsonl import digest_file
+from synth.core.prompts import load_template
 from synth.core.runs import Run
 from synth.core.schemas import check
 from synth.inference.endpoints import find_model
@@ -25,7 +26,7 @@ from tune.candidate import Candidate, find_candidate
 from tune.contenders import STUDENT, WeightsName
 from tune.heldout import open_heldout
 from tune.metrics.judge_calibration import passed_judge
-from tune.metrics.judging import Judge
+from tune.metrics.judging import TEMPLATE, Judge
 from tune.serving import Service, at_server, by_vllm, find_earlier, given, teacher_service
 from tune.validation_config import ValidateConfig
 from tune.validation_job import ValidationJob
@@ -86,7 +87,6 @@ def validate(
         job = _prepare(home, config, endpoints, max_in_flight, server_args, shown := _Shown(on_progress))
         if home.is_current(job.stage, job.settings, job.inputs) and not job.failed_before:
             return read_verdict(home, job.candidate.name)
-        home.start_stage(job.stage)
         try:
             answers = job.ask(shown.calls)
         except KeyboardInterrupt as error:
@@ -176,7 +176,7 @@ def _prepare(
             )
     judge, judged_by = _judge(run, config, candidate, shown)
     return ValidationJob(
-        run, config, candidate, opened, regression, services, served_by, max_in_flight, judge, judged_by
+        run, config, candidate, opened, regression, services, served_by, max_in_flight, args, judge, judged_by
     )
 
 
@@ -189,8 +189,14 @@ def _judge(
     model = asyncio.run(find_model(config.judge, role="teacher"))
     folder = run.answers_path(candidate.name) / "judge"
     judge, calibration = passed_judge(config.judge, config.judge_marks, folder, say=shown.note)
-    marks = digest_file(config.judge_marks)
-    return judge, {"model": model.name, "revision": model.revision, "marks": marks.sha256, **asdict(calibration)}
+    marks, prompt = digest_file(config.judge_marks), load_template(TEMPLATE)
+    return judge, {
+        "model": model.name,
+        "revision": model.seen,
+        "prompt": prompt.sha256,
+        "marks": marks.sha256,
+        **asdict(calibration),
+    }
 
 
 class _Shown:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from synth.core.errors import did_you_mean
 from tune.contenders import KINDS, STUDENT
-from tune.rules import Rule
+from tune.rules import MUST_BEAT, Rule
 from tune.wording import CANDIDATE
 
 
@@ -25,8 +25,9 @@ class ValidateConfig(BaseModel):
     """Who answers, with commas between: base, few-shot, retrieval, tuned, tuned-retrieval, teacher, candidate:NAME."""
     teacher: str | None = None
     """The model of the contender "teacher", which has the passage before it: a hub id, a folder, a URL or "bundled"."""
-    must_beat: tuple[str, ...] = ("base", "few-shot")
-    """The contenders that the tuned student has to beat, with commas between. The others are reported."""
+    must_beat: tuple[str, ...] | None = None
+    """The contenders that the tuned student has to beat, with commas between. The others are reported. Default: base
+    and few-shot, as far as they are among the contenders."""
     teacher_model: str | None = None
     """With a teacher at a URL: the model's name there."""
     metric: str | None = None
@@ -107,9 +108,9 @@ class ValidateConfig(BaseModel):
 
     @field_validator("contenders", "must_beat")
     @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         known = {*KINDS, "teacher"}
-        for name in names:
+        for name in names or ():
             if name not in known and not (name.startswith(CANDIDATE) and name != CANDIDATE):
                 raise ValueError(f"no contender is called {name!r}; {did_you_mean(name, {*known, f'{CANDIDATE}NAME'})}")
         return names
@@ -118,9 +119,13 @@ class ValidateConfig(BaseModel):
     def _judged(self) -> Self:
         if STUDENT not in self.contenders:
             raise ValueError(f"the contenders lack {STUDENT!r}: there is nothing to judge")
-        if not self.must_beat or STUDENT in self.must_beat:
-            raise ValueError("must_beat has to name another contender than the tuned student")
-        for name in self.must_beat:
+        if not self.beaten or STUDENT in self.beaten:
+            raise ValueError(
+                "must_beat has to name another contender than the tuned student"
+                if self.must_beat is not None
+                else "the contenders have neither base nor few-shot: say what has to be beaten with --must-beat"
+            )
+        for name in self.beaten:
             if name not in self.contenders:
                 raise ValueError(
                     f"must_beat names {name!r}, which is not among the contenders: add it, or say what has to be "
@@ -143,11 +148,17 @@ class ValidateConfig(BaseModel):
         return self
 
     @property
-    def rule(self) -> Rule:
-        """The rule of the verdict."""
+    def beaten(self) -> tuple[str, ...]:
+        """What has to be beaten."""
+        if self.must_beat is not None:
+            return self.must_beat
+        return tuple(name for name in MUST_BEAT if name in self.contenders)
+
+    def rule(self, metric: str | None = None) -> Rule:
+        """Return the rule of the verdict; `metric` decides, where it is not the usual one."""
         return Rule(
-            must_beat=self.must_beat,
-            metric=self.metric,
+            must_beat=self.beaten,
+            metric=metric,
             margin=self.margin,
             retrieval_margin=self.retrieval_margin,
             regression_margin=self.regression_margin,

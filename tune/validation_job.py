@@ -21,10 +21,11 @@ from tune.evidence import RegressionSet
 from tune.heldout import OpenedSet
 from tune.measuring import gather
 from tune.metrics.base import Metric
-from tune.metrics.find import find_metrics, metric_digests
+from tune.metrics.find import find_metrics, metric_digests, metric_name
 from tune.metrics.judging import Judge
 from tune.metrics.scoring import Answered, score_all
 from tune.metrics.support import Support
+from tune.phrases import counted, in_a_row
 from tune.rules import DECIDING
 from tune.scores import Score
 from tune.serving import Service
@@ -45,6 +46,7 @@ class ValidationJob:
     services: Sequence[Service]
     served_by: str
     max_in_flight: int
+    server_args: Sequence[str] = ()
     judge: Judge | None = None
     judged_by: Mapping[str, Any] | None = None
 
@@ -74,15 +76,18 @@ class ValidationJob:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """What decides the verdict: the rule, the weights, the prompts, the metrics."""
-        labels = self.opened.heldout.labels
+        prompts = prompt_digests(self.config.contenders, self.opened.heldout.labels)
+        for held in self.regression.values():
+            prompts |= prompt_digests(["base"], held.labels)
         return {
             **self.config.settings(),
+            "metric": self.metric,
             "candidate": self.candidate.name,
             "weights": self.weights,
             "served_by": self.served_by,
             "in_flight": self.max_in_flight,
-            "prompts": prompt_digests(self.config.contenders, labels),
-            "own_metrics": metric_digests(self.config.metrics),
+            "prompts": prompts,
+            "own_metrics": metric_digests(self._own_metrics),
             "judge": self.judged_by,
         }
 
@@ -96,6 +101,47 @@ class ValidationJob:
         return {"heldout": self.opened.heldout.digest, **others, **own}
 
     @cached_property
+    def metrics(self) -> list[Metric]:
+        """What the held-out set is measured by.
+
+        Raises:
+            ConfigError: there is no such metric.
+        """
+        return [*self._metrics_of(self.opened.heldout), *([self.judge] if self.judge is not None else [])]
+
+    @cached_property
+    def metric(self) -> str:
+        """The metric that decides.
+
+        Raises:
+            ConfigError: there is no such metric.
+        """
+        wanted = self.config.metric
+        if wanted is None:
+            return DECIDING[self.opened.heldout.task]
+        if any(metric.name == wanted for metric in self.metrics):
+            return wanted
+        return metric_name(wanted)
+
+    @cached_property
+    def _own_metrics(self) -> tuple[str, ...]:
+        """The specs of metrics that are not the usual ones."""
+        wanted = self.config.metric
+        own = dict.fromkeys(self.config.metrics)
+        if wanted is not None and wanted != Judge.name and wanted not in {*map(metric_name, own)}:
+            own[wanted] = None
+        if wanted == Judge.name and self.judge is None:
+            raise ConfigError("no judge is named", where="--metric judge", fix="name it with --judge and --judge-marks")
+        return tuple(own)
+
+    def _metrics_of(self, heldout: HeldoutSet) -> list[Metric]:
+        specs = [spec for spec in self._own_metrics if spec != "correct" or heldout.task == "labels"]
+        if heldout is self.opened.heldout:
+            specs = [*self._own_metrics]
+        unanswerable = any(item.unanswerable for item in heldout.items)
+        return find_metrics(heldout.task, specs, labels=heldout.labels, unanswerable=unanswerable)
+
+    @cached_property
     def passages(self) -> list[Passage]:
         """The run's passages, none where it has none."""
         if not self.run.passages_path.is_file():
@@ -106,7 +152,12 @@ class ValidationJob:
     def budget(self) -> Budget | None:
         """What no prompt may exceed; None where others serve the models and the student's tokenizer is not at hand."""
         try:
-            return student_budget(self.candidate, max_tokens=self.config.max_tokens, tokens=self.config.prompt_budget)
+            return student_budget(
+                self.candidate,
+                max_tokens=self.config.max_tokens,
+                tokens=self.config.prompt_budget,
+                server_args=self.server_args,
+            )
         except ConfigError:
             if self.served_by == "vllm" or self.config.prompt_budget is not None:
                 raise
@@ -122,6 +173,7 @@ class ValidationJob:
             top=self.config.passages,
             labels=heldout.labels,
             may_refuse=any(item.unanswerable for item in heldout.items),
+            elsewhere=heldout is not self.opened.heldout,
         )
         return make_calls(
             heldout.items, contenders, self.services, max_tokens=self.config.max_tokens, budget=self.budget
@@ -144,11 +196,11 @@ class ValidationJob:
         )
         return {name: [next(answers) for _ in own] for name, own in calls.items()}
 
-    def scored(self, heldout: HeldoutSet, answers: Sequence[Answer], support: Support | None) -> "_Scored":
+    def scored(
+        self, heldout: HeldoutSet, answers: Sequence[Answer], metrics: Sequence[Metric], support: Support | None
+    ) -> "_Scored":
         """Score the answers to a set."""
-        unanswerable = any(item.unanswerable for item in heldout.items)
-        metrics = find_metrics(heldout.task, self._named(heldout), labels=heldout.labels, unanswerable=unanswerable)
-        metrics += [self.judge] if self.judge is not None and heldout is self.opened.heldout else []
+        deciding = self.metric if heldout is self.opened.heldout else DECIDING[heldout.task]
         answered = [Answered(a.item, a.contender, a.completion) for a in answers if a.completion is not None]
         scores = score_all(answered, metrics, labels=heldout.labels, support=support, refusals=self.config.refusals)
         complete = complete_questions(answers)
@@ -157,43 +209,47 @@ class ValidationJob:
             raise InferenceError(
                 "no question was answered by every contender", where=heldout.name, fix="run the same command again"
             )
-        return _Scored(metrics, scores, whole, sum(not one for one in complete.values()))
-
-    def _named(self, heldout: HeldoutSet) -> tuple[str, ...]:
-        """Return the user's further metrics, those left out that mean nothing for the set."""
-        named = (*self.config.metrics, *((self.config.metric,) if self.config.metric else ()))
-        if heldout is self.opened.heldout:
-            return named
-        return tuple(name for name in named if name != "correct" or heldout.task == "labels")
+        # What cannot be measured of anyone, such as answers beside a reference without a word, tells nobody apart.
+        measured = {score.item_id for score in whole if deciding in score.values}
+        unmeasured = {score.item_id for score in whole} - measured
+        if not measured:
+            raise ConfigError(
+                f"{deciding!r} gives no number for any answer", where="--metric", fix="mend it, or take another one"
+            )
+        whole = [score for score in whole if score.item_id in measured]
+        return _Scored(scores, whole, sum(not one for one in complete.values()), len(unmeasured))
 
     def finish(self, answers: Mapping[str, Sequence[Answer]], began: float) -> Verdict:
         """Score the answers, write what the stage writes, and the entry last."""
         main = self.opened.heldout
         support = Support(self.passages) if main.task == "qa" else None
-        scored = self.scored(main, answers[""], support)
+        scored = self.scored(main, answers[""], self.metrics, support)
         regression = []
         for name, held in self.regression.items():
-            other = self.scored(held, answers[name], None)
+            other = self.scored(held, answers[name], self._metrics_of(held), None)
             regression.append(RegressionSet(name, other.whole, DECIDING[held.task]))
         evidence = gather(
             self.run,
             self.candidate,
             self.config,
             self.opened,
-            metrics=scored.metrics,
+            metric=self.metric,
+            metrics=self.metrics,
             regression=regression,
             trimmed=trimmed(answer.call for answer in answers[""]),
         )
         verdict = judge(
             scored.whole,
-            self.config.rule,
+            self.config.rule(self.metric if self.config.metric else None),
             evidence=evidence,
-            subject=self._subject(scored.left_out),
-            warnings=self._warnings(answers[""], scored.left_out),
+            subject=self._subject(scored.left_out + scored.unmeasured),
+            warnings=self._warnings(answers[""], scored),
         )
-        written = write_answers(self.folder, answers[""], scored.scores)
         value = verdict.to_json()
         check(value, "verdict", where=str(self.folder / "verdict.json"))
+        # Until here the verdict that stands is that of an earlier validation, and stays when this one fails.
+        self.run.start_stage(self.stage)
+        written = write_answers(self.folder, answers[""], scored.scores)
         write_json(self.folder / "verdict.json", value)
         write_text(self.folder / "summary.md", markdown(verdict))
         written |= {name: digest_file(self.folder / name) for name in ("verdict.json", "summary.md")}
@@ -257,7 +313,7 @@ class ValidationJob:
             ],
         }
 
-    def _warnings(self, answers: Sequence[Answer], left_out: int) -> list[str]:
+    def _warnings(self, answers: Sequence[Answer], scored: "_Scored") -> list[str]:
         warnings = [*self.opened.warnings]
         dataset = self.inputs.get("dataset/train.jsonl")
         if dataset is not None and self.candidate.data.get("dataset/train.jsonl") != dataset.sha256:
@@ -265,8 +321,22 @@ class ValidationJob:
                 "dataset/train.jsonl is not what the candidate was tuned on: overlap is looked for in the dataset as "
                 "it is now, and few-shot examples come from it. `tune sft` again to judge a student of this dataset."
             )
-        if left_out:
-            warnings.append(f"Left out for every contender, since a call about them failed: {left_out} questions.")
+        too_long = len({answer.item.id for answer in answers if answer.call.prompt.error is not None})
+        if too_long:
+            warnings.append(
+                f"Left out for every contender, since the question alone is over the prompt budget: {too_long} of "
+                f"{counted(len(self.opened.heldout.items), 'question')}."
+            )
+        if scored.left_out > too_long:
+            warnings.append(
+                "Left out for every contender, since a call about them failed: "
+                f"{counted(scored.left_out - too_long, 'question')}."
+            )
+        if scored.unmeasured:
+            warnings.append(
+                f"Left out for every contender, since {self.metric!r} gives no number for any answer to them: "
+                f"{counted(scored.unmeasured, 'question')}."
+            )
         warnings += [said for cut in trimmed(answer.call for answer in answers).values() if (said := cut.said())]
         if self.budget is None:
             warnings.append("No prompt budget was kept: the student's tokenizer or its length could not be read.")
@@ -279,6 +349,13 @@ class ValidationJob:
                 "A vLLM on a CPU (0.32) that serves an adapter beside its base adds it to the base's answers too "
                 "(vllm pull request 48421); without --server the two are served apart."
             )
+        unseen = [*self.candidate.from_elsewhere]
+        unseen += ["the rows of the candidate that it goes on from"] * self.candidate.goes_on
+        if unseen:
+            warnings.append(
+                f"The candidate also learned {in_a_row(unseen)}: whether a held-out question stands there is not "
+                f"looked at. `tune sft` finds it out when it is given `--heldout {self.opened.heldout.name}`."
+            )
         if self.candidate.plain_template:
             warnings.append("The untuned model was asked through the plain chat template, as the student was tuned.")
         return warnings
@@ -286,9 +363,12 @@ class ValidationJob:
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """A set's answers, scored: all scores, and those of the items that every contender answered."""
+    """A set's answers, scored: all scores, and those of the items that decide.
 
-    metrics: Sequence[Metric]
+    `left_out` items were not answered by every contender, and `unmeasured` ones have a value of none.
+    """
+
     scores: Sequence[Score]
     whole: Sequence[Score]
     left_out: int
+    unmeasured: int

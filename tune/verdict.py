@@ -263,7 +263,7 @@ def _reach(sheet: Sheet, rule: Rule, metric: str, target: float) -> Reach | None
 
 def _decided_by(checks: Sequence[Check]) -> str:
     failed = [check.name for check in checks if check.passed is False]
-    beaten = [check for check in checks if check.name.startswith("beats:")]
+    beaten = [check for check in checks if check.name.startswith("beats:") and check.passed]
     return failed[0] if failed else min(beaten, key=_room, default=checks[0]).name
 
 

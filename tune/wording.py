@@ -53,7 +53,7 @@ def explain(verdict: "Verdict") -> str:
         first = "Accept."
     sentences = [check.said for check in failed] or [by_name[verdict.decided_by].said]
     if not failed and (skipped := [check.name for check in verdict.checks if check.passed is None]):
-        sentences.append(f"Not looked at: {in_a_row(skipped)}.")
+        sentences.append(f"Not looked at: {in_a_row([name.removeprefix('beats:') for name in skipped])}.")
     exact = [gap for name in rule.must_beat if (gap := sheet.gap(name, "em")) and verdict.metric != "em"]
     sentences += [_exact(gap) for gap in exact if _worse(gap)]
     told = {check.name for check in failed}

@@ -126,14 +126,15 @@ class Completion:
         """Return the model's mean probability a token, in (0, 1], of what it wrote after the text `after`.
 
         The mean is geometric: exp of the mean log probability. None where no log probabilities came, or
-        where nothing stands after `after`.
+        where nothing stands after `after`, or one is no number.
         """
         written, counted = "", []
         for token, logprob in self.logprobs:
             if after in written:
                 counted.append(logprob)
             written += token
-        return math.exp(sum(counted) / len(counted)) if counted else None
+        mean = sum(counted) / len(counted) if counted else math.nan
+        return math.exp(mean) if math.isfinite(mean) else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the response part of a journal line."""

@@ -139,6 +139,7 @@ def _set(entries: Iterable[Entry], path: Path) -> HeldoutSet:
     items, seen, first = list[HeldoutItem](), dict[str, str](), ""
     alike = Counter[str]()
     task: Task | None = None
+    may_refuse = False
     for where, entry in entries:
         asked = _task(entry, where)
         if task is None:
@@ -154,8 +155,16 @@ def _set(entries: Iterable[Entry], path: Path) -> HeldoutSet:
             raise RecordError(f"the id {item.id!r} stands at {seen[item.id]} too", where=where, fix="make ids unique")
         seen[item.id] = where
         items.append(item)
+        may_refuse = may_refuse or bool(entry.get("unanswerable"))
     if task is None:
         raise RecordError("the held-out file has no question", where=str(path), fix="see docs/verdict.md for formats")
+    if not may_refuse and all(item.unanswerable for item in items):
+        # Test splits often keep their answers secret: no student should be praised for saying nothing to them.
+        raise RecordError(
+            "no item has an answer, and none is said to be unanswerable",
+            where=str(path),
+            fix='take a file or a split with answers, or say "unanswerable": true where a refusal is right',
+        )
     labels = _labels(items, seen) if task == "labels" else ()
     return HeldoutSet(tuple(items), _digest(items), path, task, labels)
 
@@ -192,18 +201,19 @@ def _item(entry: Mapping[str, Any], where: str, alike: Counter[str]) -> HeldoutI
     question = given.get("question") or given["text"]
     label = _label(given["label"], where) if "label" in given else None
     answers = (label,) if label is not None else _answers(given, where)
-    key = given.get("id")
+    key = own = given.get("id")
     if key is None:
-        key = content_id(question, list(answers))
-        alike[key] += 1
-        if alike[key] > 1:
-            key = f"{key}#{alike[key]}"
+        key = own = content_id(question, list(answers))
+        alike[own] += 1
+        if alike[own] > 1:
+            key = f"{own}#{alike[own]}"
     document = given.get("document_id", "")
     return HeldoutItem(
         id=str(key),
         question=question,
         answers=answers,
-        document_id=str(key) if document == "" else str(document),
+        # Copies of one question are no questions about several texts.
+        document_id=str(own) if document == "" else str(document),
         context=given.get("context", ""),
         unanswerable=not answers,
         label=label,

@@ -117,7 +117,7 @@ def _row(cells: Mapping[str, str], where: str) -> dict[str, Any]:
     entry: dict[str, Any] = {name: cell for name, cell in cells.items() if name in COLUMNS and cell.strip()}
     for name in _SPLIT:
         if name in entry:
-            entry[name] = [part.strip() for part in entry[name].split("|") if part.strip()]
+            entry[name] = [part.strip() for part in entry[name].split("|") if part.strip()] or None
     if "unanswerable" in entry:
         said = entry["unanswerable"].strip().casefold()
         if said not in _TRUTH:
@@ -153,6 +153,12 @@ def _question(qa: Any, document: str, context: Any, where: str) -> dict[str, Any
     impossible = bool(qa.get("is_impossible"))
     if impossible:  # Some writers give an impossible question an empty answer.
         answers = [text for text in answers if not isinstance(text, str) or text.strip()]
+    elif not answers:
+        raise RecordError(
+            "the question has no answer, and is not said to be impossible",
+            where=where,
+            fix='add its answers, or "is_impossible": true where a refusal is right',
+        )
     for key, value in (("context", context), ("id", qa.get("id")), ("question", qa.get("question"))):
         if value is None:
             raise _not_squad(key, where)

@@ -5,6 +5,7 @@ format (schemas/record.schema.json), and reading what was written gives the same
 """
 
 import hashlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
@@ -18,8 +19,11 @@ def content_id(*parts: object) -> str:
 
 
 def folded(text: str) -> str:
-    """Return a text without its case and with single spaces: two texts of which this is equal say the same."""
-    return " ".join(text.casefold().split())
+    """Return a text in one Unicode form (NFKC), without its case and with single spaces.
+
+    Two texts of which this is equal say the same.
+    """
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,8 +286,8 @@ class Run:
             # A file of its own: whoever tries the lock truncates the lock's file.
             with contextlib.suppress(OSError):  # it only serves the message above
                 writer.write_text(f"pid {os.getpid()} on {platform.node() or 'this machine'}\n", encoding="utf-8")
-            for folder in (self.path, self.train_path.parent):
-                for part in folder.glob(".*.part"):  # of a write that a kill ended
+            for pattern in (".*.part", "dataset/.*.part", "validation/*/.*.part", "validation/*/answers/.*.part"):
+                for part in self.path.glob(pattern):  # of a write that a kill ended
                     part.unlink(missing_ok=True)
             yield
         finally:

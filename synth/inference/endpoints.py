@@ -11,6 +11,7 @@ from typing import Protocol
 
 from synth.core.calls import Endpoint, EndpointStats
 from synth.core.errors import ConfigError, did_you_mean
+from synth.core.fingerprint import fingerprint
 from synth.core.resources import resource
 from synth.inference.address import Address
 from synth.inference.client import Client, served_models
@@ -43,6 +44,14 @@ class ModelSource:
     def url(self) -> str | None:
         """The first of `urls`, or None."""
         return self.urls[0] if self.urls else None
+
+    @property
+    def seen(self) -> str:
+        """The revision; of endpoints, whose weights cannot be seen, one of the address.
+
+        It tells the answers of one from those of another.
+        """
+        return f"@{fingerprint({'url': self.url})[3:19]}" if self.urls else self.revision
 
 
 class OpenEndpoint(Endpoint, Protocol):

@@ -73,6 +73,18 @@ def find_metrics(
     return found
 
 
+def metric_name(spec: str) -> str:
+    """Return what the values of a metric are called.
+
+    Args:
+        spec: one of `BUILT_IN`, the name of an entry point, or `module:name`.
+
+    Raises:
+        ConfigError: as `find_metrics`.
+    """
+    return spec if spec in BUILT_IN else _own(spec).name
+
+
 def metric_digests(names: Sequence[str]) -> dict[str, str]:
     """Return for each of a user's metrics a SHA-256 of the file that its code is in, as far as it is in a file.
 

@@ -98,7 +98,7 @@ async def _opened(spec: str, folder: Path, say: Callable[[str], None]) -> AsyncI
     source = await find_model(spec, role="teacher")
     folder.mkdir(parents=True, exist_ok=True)
     opening = open_endpoint(source, log_path=folder / "judge.log", on_progress=say)
-    async with LazyEndpoint(opening, model=source.name, revision=source.revision, stop=asyncio.Event()) as endpoint:
+    async with LazyEndpoint(opening, model=source.name, revision=source.seen, stop=asyncio.Event()) as endpoint:
         yield endpoint
 
 
