@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,13 @@ def make_run(folder: Path, *, decontaminated: bool = True) -> tuple[Run, Path]:
 
 
 def add_candidate(
-    run: Run, name: str, base: Path, train: FileDigest, *, finished: str = "2026-01-01T00:00:00Z"
+    run: Run,
+    name: str,
+    base: Path,
+    train: FileDigest,
+    *,
+    finished: str = "2026-01-01T00:00:00Z",
+    others: Mapping[str, FileDigest] | None = None,
 ) -> None:
     """Write a candidate as `tune sft` leaves one, without weights."""
     folder = run.student_path(name)
@@ -96,7 +102,7 @@ def add_candidate(
     outputs = {f"students/{name}/{path.name}": digest_file(path) for path in folder.iterdir()}
     entry = StageEntry(
         config={"student": str(base), "method": "lora"},
-        inputs={"dataset/train.jsonl": train},
+        inputs={"dataset/train.jsonl": train, **(others or {})},
         outputs=outputs,
         finished=finished,
     )
@@ -298,6 +304,25 @@ def test_a_student_of_rows_from_elsewhere_is_judged_beside_the_contenders_that_n
         judged(run, heldout, contenders=("base", "retrieval", "tuned"), must_beat=("base",))
 
 
+def test_rows_that_were_learned_beside_the_dataset_are_a_doubt(tmp_path: Path) -> None:
+    run, heldout = make_run(tmp_path)
+    train = digest_file(run.train_path)
+    add_candidate(run, "first", tmp_path / "small", train, others={"replay:old.jsonl": train})
+    (said,) = (w for w in judged(run, heldout)[0].warnings if "also learned" in w)
+    assert "replay:old.jsonl" in said and "--heldout heldout.jsonl" in said
+
+
+def test_a_failed_validation_leaves_the_verdict_that_stands(tmp_path: Path) -> None:
+    run, heldout = make_run(tmp_path)
+    judged(run, heldout)
+    before = run.stages()["validate:first"]
+    torn = run.answers_path("first") / "answers" / ".base.jsonl.x.part"
+    torn.write_text("half")
+    with pytest.raises(InferenceError):
+        judged(run, heldout, base=lambda _: InferenceError("gone"), max_tokens=65)
+    assert run.stages()["validate:first"] == before and not torn.exists()
+
+
 def test_questions_without_documents_are_a_warning(tmp_path: Path) -> None:
     run, heldout = make_run(tmp_path)
     write_jsonl(heldout, [{k: v for k, v in row.items() if k != "document_id"} for _, row in read_lines(heldout)])
@@ -374,7 +399,10 @@ def test_progress_counts_every_call(tmp_path: Path) -> None:
         "tuned": ScriptedTeacher(right, model="tuned"),
     }
     validate(run, config=ValidateConfig(heldout=heldout), endpoints=endpoints, on_progress=seen.append)
-    assert [p.done for p in seen] == list(range(145)) and {p.total for p in seen} == {144}
+    (told,) = (p.told for p in seen if p.told)
+    assert told.startswith("By a usual spread: With 36 items a difference under")
+    counts = [p for p in seen if not p.told]
+    assert [p.done for p in counts] == list(range(145)) and {p.total for p in counts} == {144}
 
 
 # A process of its own, for what happens at a kill and at Ctrl-C.
@@ -439,9 +467,9 @@ def test_a_stopped_validation_goes_on_and_repeats_at_most_the_calls_in_flight(
         repeated = sum(calls.values()) - 108
         assert repeated <= 4 if how is signal.SIGKILL else repeated == 0
         validate(whole, config=config)
-    stopped, straight = ([{**row, "seconds": None} for row in answers(r)] for r in (run, whole))
+    stopped, straight = ([{**row, "seconds": None, "in_flight": None} for row in answers(r)] for r in (run, whole))
     assert stopped == straight
-    assert all(row["seconds"] > 0 for row in answers(run))
+    assert all(row["seconds"] > 0 and 1 <= row["in_flight"] <= 4 for row in answers(run))
     # What was timed differs, and so may the check that asks whether the student is faster than retrieval.
     first, second = (untimed(read_verdict(r, "first").to_json()["tables"]) for r in (run, whole))
     assert first == second

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from synth.core.console import AsJson, RunFolder, print_json, stdout
 from synth.core.runs import Run
-from tune.explain import ContenderAnswer, ItemStory, NearRecord, Source, explain
+from tune.explain import explain
+from tune.story import ContenderAnswer, ItemStory, NearRecord, Source
 
 # A text of a document or a model must not steer the terminal.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -78,6 +78,8 @@ def validate_command(
         task = bars.add_task("validate", total=None, note="starting")
 
         def on_progress(now: "Progress") -> None:
+            if now.told:
+                notice(now.told)
             bars.update(task, completed=now.done, total=now.total, note=now.note)
 
         verdict = validate(

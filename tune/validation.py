@@ -37,11 +37,15 @@ __all__ = ["Progress", "ValidateConfig", "read_verdict", "validate"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where the stage is: calls done of how many, and what a starting server does."""
+    """Where the stage is: calls done of how many, and what a starting server does.
+
+    `told` is a sentence to keep, such as what the held-out set will be able to show.
+    """
 
     done: int
     total: int
     note: str = ""
+    told: str = ""
 
 
 def validate(
@@ -60,7 +64,7 @@ def validate(
     The same candidate, items and settings find their verdict again, and nothing is asked. Runs its own
     event loop, so call it from outside of one.
 
-        verdict = tune.validate("runs/manuals", "questions.jsonl", contenders=["base", "retrieval", "tuned"])
+        verdict = tune.validate("runs/manuals", "questions.jsonl", contenders=["base", "few-shot", "tuned"])
 
     Args:
         run: a run with a finished candidate, or its folder. Its lock is held meanwhile.
@@ -87,6 +91,7 @@ def validate(
         job = _prepare(home, config, endpoints, max_in_flight, server_args, shown := _Shown(on_progress))
         if home.is_current(job.stage, job.settings, job.inputs) and not job.failed_before:
             return read_verdict(home, job.candidate.name)
+        shown.tell(job.outlook)
         try:
             answers = job.ask(shown.calls)
         except KeyboardInterrupt as error:
@@ -212,3 +217,6 @@ class _Shown:
 
     def note(self, text: str) -> None:
         self._on_progress(Progress(self._done, self._total, text))
+
+    def tell(self, text: str) -> None:
+        self._on_progress(Progress(self._done, self._total, told=text))

@@ -26,6 +26,7 @@ from tune.metrics.judging import Judge
 from tune.metrics.scoring import Answered, score_all
 from tune.metrics.support import Support
 from tune.phrases import counted, in_a_row
+from tune.power import plan
 from tune.rules import DECIDING
 from tune.scores import Score
 from tune.serving import Service
@@ -140,6 +141,15 @@ class ValidationJob:
             specs = [*self._own_metrics]
         unanswerable = any(item.unanswerable for item in heldout.items)
         return find_metrics(heldout.task, specs, labels=heldout.labels, unanswerable=unanswerable)
+
+    @property
+    def outlook(self) -> str:
+        """What the clean items will be able to show, by a usual spread of differences."""
+        clean = [item for item in self.opened.heldout.items if item.id in self.opened.clean_ids]
+        if not clean:
+            return "Every held-out question stands in the dataset: there is none to decide on."
+        documents = len({item.document_id for item in clean})
+        return f"By a usual spread: {plan(len(clean), documents, target=self.config.target_points).said()}"
 
     @cached_property
     def passages(self) -> list[Passage]:
