@@ -7,8 +7,7 @@ import typer
 
 from synth.core.config import build, read_config
 from synth.core.console import AsJson, ConfigFile, notice, print_json, progress, setting, stdout
-from tune.export import ExportConfig, export
-from tune.push import check_repo, pack, push
+from tune.export_config import ExportConfig
 
 Source = Annotated[
     Path, typer.Argument(metavar="RUN", help="The run's folder, or a candidate's in it.", show_default=False)
@@ -33,6 +32,8 @@ def export_command(
     as_json: AsJson = False,
 ) -> None:
     """Make a model folder of a tuned student: merged, checked, quantized."""
+    from tune.export import export  # loads what serves and asks, which `tune --help` should not wait for
+
     flags = {
         "candidate": candidate,
         "merge": merge,
@@ -83,6 +84,8 @@ def push_command(
     as_json: AsJson = False,
 ) -> None:
     """Upload a tuned student, or an exported one, to the hub."""
+    from tune.push import check_repo, pack, push
+
     if not dry_run:
         check_repo(to)
     parcel = pack(run, candidate)

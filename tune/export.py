@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, model_validator
+from typing import TYPE_CHECKING, Any
 
 from synth.core.errors import ConfigError, InferenceError, RunError
 from synth.core.jsonl import digest_file, read_lines, sync_folder, write_json, write_text
@@ -20,6 +18,7 @@ from synth.core.runs import Run, package_versions
 from synth.inference.weights import weights_revision
 from tune.adapter import is_adapter, unservable
 from tune.candidate import Candidate, find_candidate
+from tune.export_config import ExportConfig
 from tune.exporting.card import export_card
 from tune.exporting.parity import (
     Parity,
@@ -44,44 +43,6 @@ __all__ = ["ExportConfig", "Exported", "export", "open_candidate"]
 _TOLERANCES = {"bf16": Tolerance(0.05, 0.5), "fp16": Tolerance(0.05, 0.5), "fp32": Tolerance(0.001, 0.01)}
 _VLLM_TYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _CALIBRATION_ROWS = 256
-
-
-class ExportConfig(BaseModel):
-    """What to make of a candidate."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    candidate: str | None = None
-    """The candidate under students/. Default: the one that was finished last."""
-
-    merge: bool = False
-    """Merge the adapter into its base: a model folder that needs no adapter. Without it the candidate is copied as
-    it is."""
-
-    dtype: Literal["bf16", "fp16", "fp32"] | None = None
-    """The type of the merged weights. Default: that of the untuned model."""
-
-    quantize: Literal["awq", "gguf"] | None = None
-    """Quantize the merged model: "awq" to four bits by llm-compressor, for vLLM; "gguf" by llama.cpp's converter."""
-
-    gguf_type: Literal["q8_0", "f16", "bf16", "f32"] = "q8_0"
-    """The type of the GGUF file's weights. Smaller ones are made of an f16 file by llama.cpp's llama-quantize."""
-
-    llama_cpp: Path | None = None
-    """A checkout of llama.cpp, for its convert_hf_to_gguf.py. Default: the one on PATH."""
-
-    quantize_python: Path | None = None
-    """The Python that has llm-compressor. Default: this one."""
-
-    parity: bool = True
-    """Whether candidate and exported model are both served and asked the same before the folder is put in place."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "ExportConfig":
-        for name in ("dtype", "quantize"):
-            if getattr(self, name) is not None and not self.merge:
-                raise ValueError(f"{name} is of merged weights: add merge")
-        return self
 
 
 @dataclass(frozen=True, slots=True)
