@@ -32,9 +32,9 @@ from synth.cli_parts import (
 )
 from synth.core.config import build
 from synth.core.console import AsJson, ConfigFile, Quiet, notice, print_json, setting, stdout
+from synth.core.resources import BUNDLED
 from synth.core.signals import stop_on_signals
 from synth.generate import GenerateConfig
-from synth.inference.endpoints import BUNDLED
 from synth.job import (
     Job,
     JobResult,

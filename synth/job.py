@@ -17,6 +17,7 @@ from synth.core.config import build
 from synth.core.errors import ConfigError, Interrupted, RunError
 from synth.core.heldout import HeldoutSet, load_heldout
 from synth.core.records import Record
+from synth.core.resources import BUNDLED
 from synth.core.runs import Run
 from synth.filter import decide, filter_run
 from synth.filtering.config import FilterConfig
@@ -24,7 +25,7 @@ from synth.filtering.ledger import FilterSummary, step
 from synth.filtering.plan import GENERATED, Plan
 from synth.filtering.portion import judge_alone
 from synth.generate import GenerateConfig, GenerateSummary, run_generate
-from synth.inference.endpoints import BUNDLED, ModelSource, find_teacher, open_endpoint
+from synth.inference.endpoints import ModelSource, find_teacher, open_endpoint
 from synth.live import LiveView
 
 

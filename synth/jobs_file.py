@@ -14,12 +14,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from synth.core.config import build, read_config
 from synth.core.errors import ConfigError, SynthError, did_you_mean
-from synth.core.resources import resource
+from synth.core.resources import BUNDLED, resource
 from synth.documents.readers import check_source
 from synth.filtering.config import FilterConfig
 from synth.generate import GenerateConfig
 from synth.generators.find import find_generator
-from synth.inference.endpoints import BUNDLED
 from synth.job import (
     Job,
     check_job,

@@ -10,9 +10,8 @@ import typer
 from synth.core.config import build, read_config
 from synth.core.console import AsJson, ConfigFile, Quiet, RunFolder, notice, print_json, setting, stdout
 from synth.core.errors import ConfigError, SynthError
-from synth.core.resources import resource
+from synth.core.resources import BUNDLED, resource
 from synth.core.runs import Run
-from synth.inference.endpoints import BUNDLED
 from tune.config import TuneConfig
 from tune.live import TrainingView
 from tune.ranks import is_main, keep_silent

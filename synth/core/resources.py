@@ -4,6 +4,9 @@ from pathlib import Path
 
 from synth.core.errors import ConfigError, did_you_mean
 
+# How a user names the models that come with the package.
+BUNDLED = "bundled"
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 _CHECKOUT = {"demo": "examples/demo", "prompts": "prompts", "schemas": "schemas"}
 

@@ -12,15 +12,13 @@ from typing import Protocol
 from synth.core.calls import Endpoint, EndpointStats
 from synth.core.errors import ConfigError, did_you_mean
 from synth.core.fingerprint import fingerprint
-from synth.core.resources import resource
+from synth.core.resources import BUNDLED, resource
 from synth.inference.address import Address
 from synth.inference.client import Client, served_models
 from synth.inference.pool import Pool
 from synth.inference.server import VLLMServer
 from synth.inference.supervised import SupervisedServer
 from synth.inference.weights import model_name, weights_revision
-
-BUNDLED = "bundled"
 
 # Of an endpoint that others share nothing is known; from here the limit doubles every round trip.
 _HOSTED_START = 64
