@@ -192,7 +192,16 @@ def test_load_is_the_middle_and_the_slow_end_of_what_callers_waited() -> None:
     assert measured_load(scores([None])) is None
     assert measured_load(scores([1.0], load=0)) is None
     # Run again with other calls in flight, the answers of the load that most of them have count.
-    assert measured_load([*scores([9.0], load=1), *scores([1.0, 3.0]), *scores([5.0], load=2)]) == Load(8, 2.0, 2.9, 2)
+    assert measured_load([*scores([9.0], load=1), *scores([1.0, 3.0]), *scores([5.0], load=2)]) == Load(2, 2.0, 2.9, 2)
+
+
+def test_the_load_is_that_of_a_contenders_whole_calls_and_lower_where_few_are_left(tmp_path: Path) -> None:
+    with stub_endpoint(lambda body: "so") as stub:
+        services = [teacher_service(stub.url, log_path=tmp_path / "log", max_in_flight=64)]
+        calls = make_calls(ITEMS, contenders("teacher"), services, max_tokens=8)
+        answer_all(calls[:4], services, tmp_path / "journal", max_failed=0.0, max_in_flight=64)
+        answers = answer_all(calls, services, tmp_path / "journal", max_failed=0.0, max_in_flight=64)
+    assert [answer.completion.in_flight for answer in answers if answer.completion] == [64] * 4 + [2] * 2
 
 
 def test_a_thousand_answers_cost_what_their_tokens_cost() -> None:
@@ -206,7 +215,9 @@ def test_a_thousand_answers_cost_what_their_tokens_cost() -> None:
 def test_a_machine_by_the_hour_is_paid_for_the_time_in_which_it_answers() -> None:
     # 40 calls of 2 s, four at once, take 20 s; at 3.6 an hour that is 0.02 for 40 answers.
     assert cost_per_thousand(scores([2.0] * 40, load=4), Price(hourly=3.6)) == pytest.approx(0.5)
-    assert cost_per_thousand([*scores([2.0], load=4), *scores([1.0], load=2)], Price(hourly=3.6)) == pytest.approx(0.5)
+    assert cost_per_thousand([*scores([2.0] * 40, load=4), *scores([9.0], load=2)], Price(hourly=3.6)) == pytest.approx(
+        0.5
+    )
     assert cost_per_thousand(scores([None]), Price(hourly=3.6)) is None
 
 

@@ -75,10 +75,9 @@ def history(run: Run) -> list[tuple[str, str]]:
 
 
 def test_the_history_says_where_the_verdict_was_not_on_these_very_weights(run: Run) -> None:
-    own = weights_revision(run.student_path("third"))
     for config, said in [
-        ({"served_by": "vllm", "weights": {"tuned": {"revision": f"0123+{own}"}}}, ""),
-        ({"served_by": "vllm", "weights": {"tuned": {"revision": "0123"}}}, "judged as a merged export of it"),
+        ({"served_by": "vllm", "merged": False}, ""),
+        ({"served_by": "vllm", "merged": True}, "judged as a merged export of it"),
         ({"served_by": "a running server"}, "that its weights were these was not checked"),
     ]:
         judged(run, "third", accepted=True, **config)

@@ -229,6 +229,9 @@ def test_equal_answers_to_a_handful_of_other_questions_rule_nothing_out() -> Non
     assert not verdict.accepted and verdict.decided_by == "regression:few"
     assert "few has 2 items about 2 documents, too few to rule a loss out" in verdict.text
     assert verdict.findings[0].cause == "too few items" and "few" in verdict.next
+    lost = scores({"base": 0.9, "tuned": 0.05}, documents=25, each=1)
+    shown = judge(scores(LEAD), Rule(), evidence=Evidence(regression=[RegressionSet("few", lost, "f1")]))
+    assert not shown.accepted and "it has forgotten" in shown.text and shown.findings[0].cause == "forgetting"
 
 
 def test_a_student_whose_answers_no_passage_could_support_makes_nothing_up() -> None:

@@ -6,6 +6,7 @@ Contenders are asked one after the other, `max_in_flight` calls at once, so that
 import asyncio
 import re
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -164,7 +165,8 @@ def answer_all(
         if call.prompt.error is None:
             unique.setdefault(call.key, call)
     found = asyncio.run(_journaled(journal, list(unique)))
-    asking = _Asking(len(unique), len(found), int(max_failed * len(unique)), max_in_flight, on_progress)
+    planned = Counter(call.contender for call in unique.values())
+    asking = _Asking(planned, len(found), int(max_failed * len(unique)), max_in_flight, on_progress)
     on_progress(asking.done, asking.total)
     for service in services:
         missing = [call for call in unique.values() if call.weights in service.weights and call.key not in found]
@@ -233,9 +235,15 @@ class _Asking:
     """Calls of one validation: what is done, what failed, and how much of that is too much."""
 
     def __init__(
-        self, total: int, done: int, may_fail: int, max_in_flight: int, on_progress: Callable[[int, int], None]
+        self,
+        planned: Mapping[str, int],
+        done: int,
+        may_fail: int,
+        max_in_flight: int,
+        on_progress: Callable[[int, int], None],
     ) -> None:
-        self.total, self.done, self.may_fail = total, done, may_fail
+        self.total, self.done, self.may_fail = sum(planned.values()), done, may_fail
+        self._planned = planned
         self.answered: dict[str, Completion] = {}
         self.failed: dict[str, str] = {}
         self._max_in_flight, self._on_progress = max_in_flight, on_progress
@@ -247,9 +255,12 @@ class _Asking:
         for call in calls:
             by_contender.setdefault(call.contender, []).append(call)
         async with Journal(folder) as journal, running.open() as endpoints:
-            for own in by_contender.values():
+            for contender, own in by_contender.items():
+                # Of all its calls as many are on the way as may be, or all; of what an earlier go has left, no more.
+                whole = len(own) == self._planned[contender]
+                load = self._max_in_flight if whole else min(self._max_in_flight, len(own))
                 if not self._stopped:
-                    await self._ask_one(own, endpoints, journal)
+                    await self._ask_one(own, endpoints, journal, load)
         if len(self.failed) > self.may_fail:
             running.check()
             raise InferenceError(
@@ -260,10 +271,10 @@ class _Asking:
             )
 
     async def _ask_one(
-        self, calls: Sequence[Call], endpoints: Mapping[WeightsName, Endpoint], journal: Journal
+        self, calls: Sequence[Call], endpoints: Mapping[WeightsName, Endpoint], journal: Journal, in_flight: int
     ) -> None:
         places = asyncio.Semaphore(self._max_in_flight)
-        timed = partial(_timed, in_flight=min(self._max_in_flight, len(calls)))
+        timed = partial(_timed, in_flight=in_flight)
 
         async def one(call: Call) -> None:
             async with places:

@@ -367,12 +367,12 @@ def _forgetting(case: _Case) -> Iterable[Finding]:
 
 def _made_up(case: _Case) -> Iterable[Finding]:
     gap, check = case.clean.gap("base", UNSUPPORTED), case.failed.get(UNSUPPORTED)
-    if check is not None and (clears(gap.low, 0.0) if gap else check.numbers.get("points")):
+    if check is not None and ("low" not in check.numbers or (gap is not None and clears(gap.low, 0.0))):
         yield Finding(
             "makes things up",
             "clear",
             f"Answers that no passage supports: {points(gap.points)} points more than the untuned model gives."
-            if gap
+            if gap is not None and "low" in check.numbers
             else check.said,
             'Keep better grounded pairs (`synth filter RUN --rule "groundedness >= 0.8"`), add questions without an '
             "answer (`synth generate --generator unanswerable`), and tune again.",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from synth.core.errors import RunError
+from synth.core.errors import RecordError, RunError
 from synth.core.heldout import HeldoutItem, HeldoutSet, load_heldout
 from synth.core.jsonl import FileDigest, read_lines
 from synth.core.records import folded
@@ -84,7 +84,7 @@ def open_heldout(run: Run, source: Path | str) -> OpenedSet:
         RecordError: the held-out file is wrong.
         RunError: it is not there, or there is no training set.
     """
-    heldout = load_heldout(source)
+    heldout = load_answered(source)
     has_dataset = run.train_path.is_file() or "filter" in run.stages()
     rows = tuple(row for _, row in read_lines(run.train_path)) if has_dataset else ()
     if not rows and has_dataset:
@@ -94,6 +94,24 @@ def open_heldout(run: Run, source: Path | str) -> OpenedSet:
     sealed = sealed_at(run, heldout.digest)
     doubts = (*_overlapping(heldout, overlap), *_leaks(run, heldout), *_late(sealed, heldout), *_form(heldout))
     return OpenedSet(heldout, rows, _places(heldout.items, rows, validation), overlap, sealed, doubts)
+
+
+def load_answered(source: Path | str) -> HeldoutSet:
+    """Read a set that answers are to be judged by.
+
+    Raises:
+        ConfigError: it is a dataset of the hub that cannot be loaded.
+        RecordError: the file is wrong, or keeps its answers secret: no student should be praised for saying nothing.
+        RunError: it is not there.
+    """
+    heldout = load_heldout(source)
+    if heldout.unsaid == len(heldout.items):
+        raise RecordError(
+            "no item has an answer, and none is said to be unanswerable",
+            where=heldout.name,
+            fix='take a file or a split with answers, or say "unanswerable": true where a refusal is right',
+        )
+    return heldout
 
 
 def leaked_questions(items: Sequence[HeldoutItem], rows: Sequence[Mapping[str, Any]]) -> list[HeldoutItem]:
@@ -282,6 +300,11 @@ def _form(heldout: HeldoutSet) -> Iterator[str]:
     again = len(items) - len({(folded(item.question), item.context, item.answers) for item in items})
     if again:
         yield f"{again} of {len(items)} held-out items are there twice, word for word, and count twice."
+    if heldout.unsaid:
+        yield (
+            f"{heldout.unsaid} of {len(items)} held-out items have no answer and are not said to be unanswerable: a "
+            "refusal counts as right there."
+        )
     if all(item.unanswerable for item in items):
         yield "All held-out items are unanswerable, so that a student which refuses everything is always right."
     if heldout.task == "labels" and len(heldout.labels) == 1:

@@ -1,7 +1,6 @@
 """What an answer costs: how long a caller waits at a stated load, and the money for a thousand answers."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -67,32 +66,42 @@ def measured_load(scores: Sequence[Score]) -> Load | None:
     A validation that was stopped and run again may have timed answers at several loads: those of the load that most
     of them have count, of two the higher one.
     """
-    timed = [(score.in_flight, score.seconds) for score in scores if score.seconds is not None and score.in_flight]
-    if not timed:
+    in_flight, seconds = _usual(scores)
+    if not seconds:
         return None
     import numpy as np
 
-    counts = Counter(in_flight for in_flight, _ in timed)
-    load = max(counts, key=lambda in_flight: (counts[in_flight], in_flight))
-    p50, p95 = np.percentile([seconds for in_flight, seconds in timed if in_flight == load], [50, 95])
-    return Load(load, round(float(p50), 4), round(float(p95), 4), counts[load])
+    p50, p95 = np.percentile(seconds, [50, 95])
+    return Load(in_flight, round(float(p50), 4), round(float(p95), 4), len(seconds))
 
 
 def cost_per_thousand(scores: Sequence[Score], price: Price | None) -> float | None:
     """Return what a thousand answers of one contender cost, None where no price is given or nothing was measured.
 
-    With an hourly price a machine is paid for the time in which it answers so many calls at once: each call's seconds,
-    divided by the calls in flight (Little 1961). The last calls, when fewer are on the way, make the true time a
-    little longer.
+    With an hourly price a machine is paid for the time in which it answers so many calls at once: the seconds of the
+    calls of its usual load (`measured_load`), divided by the calls in flight (Little 1961). The last calls, when fewer
+    are on the way, make the true time a little longer.
     """
     if price is None or not scores:
         return None
     if price.hourly is not None:
-        seconds = [s.seconds / s.in_flight for s in scores if s.seconds is not None and s.in_flight]
-        return _THOUSAND * price.hourly * math.fsum(seconds) / _HOUR / len(seconds) if seconds else None
+        in_flight, seconds = _usual(scores)
+        return _THOUSAND * price.hourly * math.fsum(seconds) / in_flight / _HOUR / len(seconds) if seconds else None
     assert price.prompt is not None and price.completion is not None
     counted = [score for score in scores if score.prompt_tokens]  # some endpoints say nothing of tokens
     if not counted:
         return None
     paid = math.fsum(s.prompt_tokens * price.prompt + s.completion_tokens * price.completion for s in counted)
     return _THOUSAND * paid / _MILLION / len(counted)
+
+
+def _usual(scores: Sequence[Score]) -> tuple[int, list[float]]:
+    """Return the load that most answers were timed at, of two the higher one, and the seconds of these answers."""
+    held: dict[int, list[float]] = {}
+    for score in scores:
+        if score.seconds is not None and score.in_flight:
+            held.setdefault(score.in_flight, []).append(score.seconds)
+    if not held:
+        return 0, []
+    load = max(held, key=lambda one: (len(held[one]), one))
+    return min(load, len(held[load])), held[load]

@@ -234,11 +234,10 @@ def _doubts(run: Run, name: str, verdict: VerdictWord) -> list[str]:
     if verdict == "none":
         return []
     entry = run.stages()[f"validate:{name}"]
-    served_by, model = entry.config.get("served_by"), entry.config.get("weights", {}).get("tuned", {})
+    served_by = entry.config.get("served_by")
     if served_by not in (None, "vllm"):
         return [f"judged through {served_by}: that its weights were these was not checked"]
-    whole, own = model.get("revision", ""), weights_revision(run.student_path(name))
-    return [] if not whole or own in whole else ["judged as a merged export of it"]
+    return ["judged as a merged export of it"] if entry.config.get("merged") else []
 
 
 def _way_out(run: Run, name: str, verdict: VerdictWord) -> str:

@@ -101,7 +101,7 @@ def run_checks(sheet: Sheet, regressions: Sequence[Regression], rule: Rule, metr
     found += [
         Check(f"beats:{name}", None, f"Whether the student beats {named(name)} is not known: it was not asked.")
         for name in MUST_BEAT
-        if sheet.row(name) is None and name not in rule.must_beat
+        if sheet.items and sheet.row(name) is None and name not in rule.must_beat
     ]
     if "retrieval" not in rule.must_beat:
         found.append(_retrieval(sheet, rule, metric))
@@ -120,18 +120,19 @@ def clears(bound: float | None, line: float) -> bool:
 def cheaper_in(student: Row, other: Row) -> tuple[str, ...]:
     """Return in what the student costs less than another contender, in words with both numbers; () where in nothing.
 
-    Money counts where both have a price, tokens an answer where not; and the median latency, of the
-    same load.
+    Money counts where both have a price, tokens an answer where not; and the median latency. What was measured at
+    another load, money or time, is not compared.
     """
     mine, theirs = student.measured, other.measured
+    ours, other_load = mine.latency, theirs.latency
+    unlike = ours is not None and other_load is not None and ours.in_flight != other_load.in_flight
     found = []
-    if mine.cost_per_thousand is not None and theirs.cost_per_thousand is not None:
+    if mine.cost_per_thousand is not None and theirs.cost_per_thousand is not None and not unlike:
         if mine.cost_per_thousand < theirs.cost_per_thousand:
             found.append(f"{mine.cost_per_thousand:.4g} against {theirs.cost_per_thousand:.4g} for 1,000 answers")
     elif student.tokens is not None and other.tokens is not None and student.tokens < other.tokens:
         found.append(f"{student.tokens:.0f} against {other.tokens:.0f} tokens an answer")
-    ours, other_load = mine.latency, theirs.latency
-    if ours and other_load and ours.in_flight == other_load.in_flight and ours.p50 < other_load.p50:
+    if ours and other_load and not unlike and ours.p50 < other_load.p50:
         found.append(f"{ours.p50:.2f} s against {other_load.p50:.2f} s, the median")
     return tuple(found)
 
@@ -191,7 +192,8 @@ def _regression(held: Regression, rule: Rule) -> Check:
     gap = held.gap
     if gap is None or gap.items < held.items:
         return Check(name, False, unmeasured(held.metric, held.items - (gap.items if gap else 0), held.items))
-    if held.items < rule.min_items or held.documents < rule.min_documents:
+    lost = gap.high is not None and gap.high < 0
+    if not lost and (held.items < rule.min_items or held.documents < rule.min_documents):
         return Check(
             name,
             False,
@@ -204,8 +206,7 @@ def _regression(held: Regression, rule: Rule) -> Check:
                 "min_documents": rule.min_documents,
             },
         )
-    passed = clears(gap.low, line)
-    lost = gap.high is not None and gap.high < 0
+    passed = clears(gap.low, line) and held.items >= rule.min_items and held.documents >= rule.min_documents
     end = (
         f"a loss of {rule.regression_margin:g} points is ruled out"
         if passed
@@ -228,28 +229,25 @@ def _unsupported(sheet: Sheet, rule: Rule) -> Check:
         return Check(UNSUPPORTED, None, "The untuned model was not asked, so whether more is made up is not known.")
     if not any(row.looked_up for row in sheet.rows):
         return Check(UNSUPPORTED, None, "There was no passage to look answers up in, so support is not known.")
-    if student is not None and student.unsupported is None:
+    if student is None or student.unsupported is None:
         return Check(
             UNSUPPORTED,
             None,
             "None of the tuned student's answers says something that a passage could support (refusals, and a mere yes "
             "or no, do not), so nothing it says is unsupported.",
         )
-    if student is not None and student.unsupported is not None and base.unsupported is None:
+    if gap is None or gap.low is None:
         return Check(
             UNSUPPORTED,
             student.unsupported <= rule.unsupported_margin,
-            f"No passage supports {points(student.unsupported)} % of the tuned student's answers; the untuned model "
-            "says nothing that one could support.",
+            f"No passage supports {points(student.unsupported)} % of the tuned student's answers; item by item it "
+            "cannot be compared with the untuned model, whose answers say too little that one could support.",
             {"points": student.unsupported, "line": rule.unsupported_margin},
         )
-    if gap is None or student is None or student.unsupported is None or base.unsupported is None:
-        return Check(UNSUPPORTED, False, "Whether a passage supports the answers could not be told of any item.")
+    assert base.unsupported is not None  # There is a difference to it.
     passed = gap.low is not None and math.isfinite(gap.low) and gap.low <= rule.unsupported_margin
     beyond = f" of more than {rule.unsupported_margin:g} points" if rule.unsupported_margin else ""
     end = f"no rise{beyond} is shown" if passed else f"a rise{beyond} is shown"
-    if gap.low is None:
-        end = "so whether it rises cannot be told"
     return Check(
         UNSUPPORTED,
         passed,

@@ -232,7 +232,7 @@ def open_clean(run: Run, model: Model, source: Path | str) -> Sealed:
     opened = open_heldout(run, source)
     overlap = opened.overlap
     if model.config.data != str(run.path.resolve()) or model.config.replay:
-        overlap = find_overlap(opened.heldout.items, [row.to_json() for row in model.dataset.train])
+        overlap = {**overlap, **find_overlap(opened.heldout.items, [row.to_json() for row in model.dataset.train])}
     clean = tuple(item for item in opened.heldout.items if item.id not in overlap)
     if not clean:
         raise RunError(

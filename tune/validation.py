@@ -16,7 +16,6 @@ import orjson
 from synth.core.calls import Endpoint
 from synth.core.config import build
 from synth.core.errors import ConfigError, Interrupted
-from synth.core.heldout import load_heldout
 from synth.core.jsonl import digest_file
 from synth.core.prompts import load_template
 from synth.core.runs import Run
@@ -24,7 +23,7 @@ from synth.core.schemas import check
 from synth.inference.endpoints import find_model
 from tune.candidate import Candidate, find_candidate
 from tune.contenders import STUDENT, WeightsName
-from tune.heldout import open_heldout
+from tune.heldout import load_answered, open_heldout
 from tune.metrics.judge_calibration import passed_judge
 from tune.metrics.judging import TEMPLATE, Judge
 from tune.serving import Service, at_server, by_vllm, find_earlier, given, teacher_service
@@ -138,7 +137,7 @@ def _prepare(
     opened = open_heldout(run, config.heldout)
     regression = {}
     for source in config.regression:
-        one = load_heldout(source)
+        one = load_answered(source)
         if one.name in regression:
             raise ConfigError(f"two sets are called {one.name!r}", where="--regression", fix="rename one")
         regression[one.name] = one

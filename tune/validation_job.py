@@ -86,6 +86,7 @@ class ValidationJob:
             "candidate": self.candidate.name,
             "weights": self.weights,
             "served_by": self.served_by,
+            "merged": self.config.merged is not None,
             "in_flight": self.max_in_flight,
             "prompts": prompts,
             "own_metrics": metric_digests(self._own_metrics),
@@ -224,7 +225,9 @@ class ValidationJob:
         unmeasured = {score.item_id for score in whole} - measured
         if not measured:
             raise ConfigError(
-                f"{deciding!r} gives no number for any answer", where="--metric", fix="mend it, or take another one"
+                f"{deciding!r} gives no number for any answer",
+                where=heldout.name,
+                fix="mend the metric, or the answers of the set that it measures by",
             )
         whole = [score for score in whole if score.item_id in measured]
         return _Scored(scores, whole, sum(not one for one in complete.values()), len(unmeasured))

@@ -153,12 +153,6 @@ def _question(qa: Any, document: str, context: Any, where: str) -> dict[str, Any
     impossible = bool(qa.get("is_impossible"))
     if impossible:  # Some writers give an impossible question an empty answer.
         answers = [text for text in answers if not isinstance(text, str) or text.strip()]
-    elif not answers:
-        raise RecordError(
-            "the question has no answer, and is not said to be impossible",
-            where=where,
-            fix='add its answers, or "is_impossible": true where a refusal is right',
-        )
     for key, value in (("context", context), ("id", qa.get("id")), ("question", qa.get("question"))):
         if value is None:
             raise _not_squad(key, where)

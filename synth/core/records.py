@@ -19,11 +19,11 @@ def content_id(*parts: object) -> str:
 
 
 def folded(text: str) -> str:
-    """Return a text in one Unicode form (NFKC), without its case and with single spaces.
+    """Return a text in one Unicode form (NFC), without its case and with single spaces.
 
     Two texts of which this is equal say the same.
     """
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
 @dataclass(frozen=True, slots=True)
