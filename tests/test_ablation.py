@@ -26,6 +26,7 @@ from tests.series_runs import (
 from tune.ablation import AblateConfig, Ablation, ablate, ablation_table, read_ablation, returning
 from tune.candidate import Candidate, find_candidate
 from tune.cli_curve import register
+from tune.series import write_finding
 
 LAST = f"lamps/{DOCUMENTS}.md"  # the document that validates
 
@@ -119,6 +120,9 @@ def test_rules_that_cannot_be_left_out_are_refused(made: tuple[Run, Path], rules
         ablated(made, Answers(lambda candidate: 3), rules=rules)
 
 
+HELDOUT = {"name": "h.jsonl", "sha256": "0" * 64}
+
+
 def test_records_that_were_changed_by_hand_are_refused(tmp_path: Path) -> None:
     run = decided(tmp_path / "run", records())
     with run.records_path.open("ab") as file:
@@ -133,6 +137,11 @@ def test_records_that_were_changed_by_hand_are_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(RunError, match=f"{said}.*`tune ablate"):
             read_ablation(run)
+    none = Ablation(
+        {"student": "s", "like": "l", "with_all_rules": "l", "steps": 4, "heldout": HELDOUT}, "f1", 9, 3, 8, 5.0, (), ()
+    )
+    write_finding(path, none.to_json())  # No rule alone kept anything out.
+    assert read_ablation(run) == none and none.text.startswith("No rule")
     path.write_bytes(b'{"version": 1}')
     with pytest.raises(RecordError, match=r"ablation\.schema\.json"):
         read_ablation(run)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from synth.core.config import build
-from synth.core.errors import ConfigError, InferenceError, Interrupted, RunError
+from synth.core.errors import ConfigError, InferenceError, Interrupted, RecordError, RunError
 from synth.core.jsonl import read_lines, write_jsonl
 from synth.core.runs import Run
 from tests.conftest import CHECKOUT
@@ -37,7 +38,7 @@ from tune.config import TuneConfig
 from tune.curve import Curve, CurveConfig, curve, read_curve
 from tune.curve_view import curve_table, draw, text_plot
 from tune.data import open_dataset
-from tune.series import model_of
+from tune.series import model_of, read_finding, write_finding
 from tune.sft import train
 
 
@@ -331,6 +332,18 @@ def test_the_plot_shows_every_score_and_where_the_law_goes(made: tuple[Run, Path
     assert curve_table(found).row_count == 3
     assert json.loads(json.dumps(found.to_json())) == found.to_json()
     assert found.questions == DOCUMENTS * QUESTIONS
+
+
+def test_an_interval_of_few_documents_that_leaves_the_scale_can_be_written(
+    made: tuple[Run, Path], tmp_path: Path
+) -> None:
+    found = drawn(made, Answers(lambda candidate: {25: 1, 50: 2, 100: 3}[share(candidate)]))
+    wide = replace(found, sizes=tuple(replace(size, low=-41.9, high=141.9) for size in found.sizes))
+    path = tmp_path / "curve.json"
+    write_finding(path, wide.to_json())
+    assert Curve.from_json(read_finding(path, version=1, nothing="", again="")) == wide
+    with pytest.raises(RecordError, match="score"):
+        write_finding(path, replace(found, sizes=(replace(found.sizes[0], score=141.9),)).to_json())
 
 
 def test_a_picture_is_drawn_where_matplotlib_is(made: tuple[Run, Path], tmp_path: Path) -> None:
