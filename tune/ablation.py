@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import orjson
 from rich.table import Table
@@ -59,6 +59,12 @@ _NEVER: Mapping[str, str] = {
     "pii": "personal data stays out",
 }
 _LEVEL = 0.05
+_SAID: Mapping[str, str] = {
+    "helps": "helps: without it the student is worse",
+    "harms": "harms: without it the student is better",
+    "not shown": "no difference that chance does not explain",
+    "no row": "changes no training row",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +94,18 @@ class Without:
     p_holm: float | None = None
 
     @property
+    def worth(self) -> Literal["helps", "harms", "not shown", "no row"]:
+        """Whether the student is worse without the rule, or better, or neither beyond chance; "no row" is trained."""
+        if self.student is None:
+            return "no row"
+        if self.p_holm is None or self.points is None or self.p_holm >= _LEVEL:
+            return "not shown"
+        return "helps" if self.points < 0 else "harms"
+
+    @property
     def said(self) -> str:
         """What that means, in a few words."""
-        if self.student is None:
-            return "changes no training row"
-        if self.p_holm is None or self.points is None or self.p_holm >= _LEVEL:
-            return "no difference that chance does not explain"
-        return (
-            "helps: without it the student is worse" if self.points < 0 else "harms: without it the student is better"
-        )
+        return _SAID[self.worth]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +127,8 @@ class Ablation:
     @property
     def text(self) -> str:
         """What follows, in a sentence or two."""
-        harms = [one.rule for one in self.rules if one.said.startswith("harms")]
-        helps = [one.rule for one in self.rules if one.said.startswith("helps")]
+        harms = [one.rule for one in self.rules if one.worth == "harms"]
+        helps = [one.rule for one in self.rules if one.worth == "helps"]
         parts = []
         if helps:
             parts.append(f"Keep {in_a_row(helps)}: without it the student is worse.")
@@ -318,9 +327,9 @@ def ablation_table(ablation: Ablation) -> Table:
     table = Table(box=None, pad_edge=False, title=title)
     table.title_justify = "left"
     table.add_column("without")
-    for heading in ("rejects", "alone", "added", ablation.metric, "difference", "interval", "p (Holm)"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
+    for heading in ("rejects", "alone", "added", ablation.metric, "change", "interval", "p (Holm)"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("it")
     for one in ablation.rules:
         between = "" if one.low is None or one.high is None else f"{one.low:+.1f} to {one.high:+.1f}"
         table.add_row(
@@ -332,7 +341,7 @@ def ablation_table(ablation: Ablation) -> Table:
             "" if one.points is None else f"{one.points:+.1f}",
             between,
             "" if one.p_holm is None else f"{one.p_holm:.3f}",
-            one.said,
+            one.worth,
         )
     return table
 
