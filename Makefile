@@ -3,9 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Faster with cores to spare, each file in one process and all that needs the engine in one:
-# make test PROCESSES="-n 2 --dist loadgroup --no-loadscope-reorder"
-PROCESSES ?=
+# The tests run in two processes, each file in one of them and all that needs the engine in one: PROCESSES= is one.
+PROCESSES ?= -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: install demo test check bench docs clean
 

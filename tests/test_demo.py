@@ -13,7 +13,7 @@ from tests.conftest import Command
 @pytest.mark.vllm
 def test_the_demo_ends_with_a_dataset_a_student_and_a_verdict(tmp_path: Path, command: Command) -> None:
     pytest.importorskip("trl", reason="TRL is not installed: pip install .[tune]")
-    done = command("synth", "demo", "--run", "runs/demo", "--records", 40, timeout=3000)
+    done = command("synth", "demo", "--run", "runs/demo", "--records", 24, timeout=3000)
     assert done.returncode == 0, done.stdout + done.stderr
     run = tmp_path / "runs" / "demo"
 
@@ -21,7 +21,7 @@ def test_the_demo_ends_with_a_dataset_a_student_and_a_verdict(tmp_path: Path, co
     kept = [row for row in records if row["decision"]["keep"]]
     train = [row for _, row in read_lines(run / "dataset" / "train.jsonl")]
     validation = [row for _, row in read_lines(run / "dataset" / "validation.jsonl")]
-    assert len(kept) == 40 and len(train) + len(validation) == len(kept)
+    assert len(kept) == 24 and len(train) + len(validation) == len(kept)
     assert not {row["document_id"] for row in train} & {row["document_id"] for row in validation}
     assert all(row["context"][row["evidence"]["start"] :].startswith(row["evidence"]["text"]) for row in records)
 
@@ -44,5 +44,5 @@ def test_the_demo_ends_with_a_dataset_a_student_and_a_verdict(tmp_path: Path, co
     assert verdict["text"] in " ".join(done.stdout.split())
     assert (run / "validation" / candidate / "summary.md").read_text().count(verdict["text"]) == 1
 
-    again = command("synth", "demo", "--run", "runs/demo", "--records", 40, timeout=600)
+    again = command("synth", "demo", "--run", "runs/demo", "--records", 24, timeout=600)
     assert again.returncode == 0 and "nothing was asked again" in again.stdout
