@@ -168,7 +168,7 @@ def _too_few(case: _Case) -> Iterable[Finding]:
     for gap, documents, line, words in _undecided(case):
         difference = Difference(gap.points, gap.items, documents, standard_error=gap.standard_error)
         needed = found(difference, abs(gap.points - line)).items_needed
-        if needed is None:
+        if needed is None or points(gap.points) == points(line):  # A hair is no side of a line.
             continue
         within = needed <= WITHIN_REACH * gap.items
         yield Finding(
