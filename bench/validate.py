@@ -50,7 +50,9 @@ def chain(folder: Path, options: argparse.Namespace) -> None:
     ][: options.paragraphs]
     folder.mkdir(parents=True, exist_ok=True)
     run, heldout, documents = folder / "run", folder / "heldout.json", folder / "documents.jsonl"
-    write_json(heldout, {"version": "1.1", "data": chosen})
+    # Items name a document as the run does.
+    named = [{**one, "title": f"{documents.name}#{one['title']}"} for one in chosen]
+    write_json(heldout, {"version": "1.1", "data": named})
     write_jsonl(documents, ({"id": one["title"], "text": one["paragraphs"][0]["context"]} for one in chosen))
     step("synth.cli", "generate", documents, "--run", run, "--heldout", heldout, "--teacher", "bundled")
     step("tune.cli", "sft", run, "--epochs", options.epochs, "--candidate", "first", "--heldout", heldout)
