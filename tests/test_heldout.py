@@ -193,6 +193,17 @@ def test_answers_that_are_kept_secret_make_no_refusal_right(tmp_path: Path, name
     assert load_answered(tmp_path / "meant.jsonl").items[0].unanswerable
 
 
+def test_documents_that_the_run_calls_otherwise_are_a_doubt(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+    row = {**asking("What is a lamp?", name="r"), "document_id": "docs.jsonl#lamp"}
+    write_jsonl(run.train_path, [row])
+    for document, said in (("lamp", True), ("docs.jsonl#lamp", False)):
+        item = {"id": "1", "question": "How heavy is it?", "answer": "a", "document_id": document}
+        write_jsonl(tmp_path / "h.jsonl", [item])
+        doubts = open_heldout(run, tmp_path / "h.jsonl").warnings
+        assert any("'docs.jsonl#lamp', here 'lamp'" in one for one in doubts) == said
+
+
 def test_copies_of_one_question_are_about_one_document(tmp_path: Path) -> None:
     (tmp_path / "h.jsonl").write_text(
         '{"question": "A?", "answer": "a"}\n' * 12 + '{"question": "B?", "answer": "b"}\n'

@@ -92,8 +92,15 @@ def open_heldout(run: Run, source: Path | str) -> OpenedSet:
     validation = [row for _, row in read_lines(run.validation_path)] if run.validation_path.is_file() else []
     overlap = find_overlap(heldout.items, (*rows, *validation))
     sealed = sealed_at(run, heldout.digest)
-    doubts = (*_overlapping(heldout, overlap), *_leaks(run, heldout), *_late(sealed, heldout), *_form(heldout))
-    return OpenedSet(heldout, rows, _places(heldout.items, rows, validation), overlap, sealed, doubts)
+    places = _places(heldout.items, rows, validation)
+    doubts = (
+        *_overlapping(heldout, overlap),
+        *_leaks(run, heldout),
+        *_late(sealed, heldout),
+        *_form(heldout),
+        *_strange(heldout, places, rows),
+    )
+    return OpenedSet(heldout, rows, places, overlap, sealed, doubts)
 
 
 def load_answered(source: Path | str) -> HeldoutSet:
@@ -309,6 +316,17 @@ def _form(heldout: HeldoutSet) -> Iterator[str]:
         yield "All held-out items are unanswerable, so that a student which refuses everything is always right."
     if heldout.task == "labels" and len(heldout.labels) == 1:
         yield f"All held-out items have the label {heldout.labels[0]!r}, so that nothing is told apart."
+
+
+def _strange(heldout: HeldoutSet, places: Places, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Say where the set and the run seem to call the same documents by other names."""
+    named = next((item.document_id for item in heldout.items if item.document_id != item.id), None)
+    known = next((str(row["document_id"]) for row in rows if row.get("document_id")), None)
+    if named is not None and known is not None and places.neither == len(heldout.items):
+        yield (
+            f"No held-out item is about a document of the dataset, by document_id: there they are called such as "
+            f"{known!r}, here {named!r}. If they are the same, name them as passages.jsonl does."
+        )
 
 
 def _short(text: str) -> str:
