@@ -245,7 +245,7 @@ def _unsupported(sheet: Sheet, rule: Rule) -> Check:
             {"points": student.unsupported, "line": rule.unsupported_margin},
         )
     assert base.unsupported is not None  # There is a difference to it.
-    passed = gap.low is not None and math.isfinite(gap.low) and gap.low <= rule.unsupported_margin
+    passed = math.isfinite(gap.low) and gap.low <= rule.unsupported_margin
     beyond = f" of more than {rule.unsupported_margin:g} points" if rule.unsupported_margin else ""
     end = f"no rise{beyond} is shown" if passed else f"a rise{beyond} is shown"
     return Check(
