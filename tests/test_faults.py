@@ -44,7 +44,7 @@ PASSING = [
 @pytest.mark.parametrize("fault", PASSING)
 async def test_a_fault_that_passes_costs_one_more_try(fault: Fault) -> None:
     with fault_server([fault], reply=echo) as server:
-        async with Client(server.url, "stub", timeout=8, stall_timeout=4) as client:
+        async with Client(server.url, "stub", timeout=4, stall_timeout=2) as client:
             completion = await client.complete(ask(1))
             assert client.stats().retries == 1
     assert completion.json() == {"a": "call 1"}
