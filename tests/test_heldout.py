@@ -210,6 +210,10 @@ def test_copies_of_one_question_are_about_one_document(tmp_path: Path) -> None:
     )
     items = load_heldout(tmp_path / "h.jsonl").items
     assert len({item.id for item in items}) == 13 and len({item.document_id for item in items}) == 2
+    run = Run.create(tmp_path / "run")
+    write_jsonl(run.train_path, [asking("What is a lamp?", name="r")])
+    doubts = open_heldout(run, tmp_path / "h.jsonl").warnings
+    assert any("names no documents" in one for one in doubts) and not any("called such as" in one for one in doubts)
 
 
 def test_a_question_that_nothing_answers_wants_a_refusal(tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ def _late(sealed: Sealed, heldout: HeldoutSet) -> Iterator[str]:
 def _form(heldout: HeldoutSet) -> Iterator[str]:
     """Say what about the items themselves makes the figures doubtful."""
     items = heldout.items
-    if all(item.document_id == item.id for item in items):
+    if not any(item.names_document for item in items):
         yield (
             "The held-out file names no documents (document_id), so each question counts as a document of its own "
             "and the intervals are too narrow where questions share one."
@@ -320,7 +320,7 @@ def _form(heldout: HeldoutSet) -> Iterator[str]:
 
 def _strange(heldout: HeldoutSet, places: Places, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Say where the set and the run seem to call the same documents by other names."""
-    named = next((item.document_id for item in heldout.items if item.document_id != item.id), None)
+    named = next((item.document_id for item in heldout.items if item.names_document), None)
     known = next((str(row["document_id"]) for row in rows if row.get("document_id")), None)
     if named is not None and known is not None and places.neither == len(heldout.items):
         yield (

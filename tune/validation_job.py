@@ -137,9 +137,9 @@ class ValidationJob:
         return tuple(own)
 
     def _metrics_of(self, heldout: HeldoutSet) -> list[Metric]:
-        specs = [spec for spec in self._own_metrics if spec != "correct" or heldout.task == "labels"]
-        if heldout is self.opened.heldout:
-            specs = [*self._own_metrics]
+        # On a regression set of another kind, what means nothing there is not measured.
+        main = heldout is self.opened.heldout
+        specs = [spec for spec in self._own_metrics if main or spec != "correct" or heldout.task == "labels"]
         unanswerable = any(item.unanswerable for item in heldout.items)
         return find_metrics(heldout.task, specs, labels=heldout.labels, unanswerable=unanswerable)
 

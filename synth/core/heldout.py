@@ -66,6 +66,11 @@ class HeldoutItem:
     label: str | None = None
 
     @property
+    def names_document(self) -> bool:
+        """Whether the file says which document the item is about; copies without an id of their own share one."""
+        return self.document_id not in (self.id, self.id.rpartition("#")[0])
+
+    @property
     def worded_answers(self) -> tuple[str, ...]:
         """The answers that give the item away where they stand elsewhere: none of a label, which any text may hold."""
         return () if self.label is not None else self.answers
